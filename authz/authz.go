@@ -1,0 +1,208 @@
+// Package authz is the vocabulary of Bailiwick: the request a policy
+// enforcement point asks about, and the decision it gets.
+//
+// The words are those of the AuthZEN Authorization API 1.0. The package is
+// pure: it reads no clock, file, network or environment.
+package authz
+
+import "encoding/json"
+
+// An Entity is a subject or a resource (AuthZEN 1.0 §5.1, §5.3). The zero
+// Entity means "not said".
+type Entity struct {
+	Type string `json:"type"`
+	ID   string `json:"id"`
+}
+
+// IsZero reports whether e names nothing.
+func (e Entity) IsZero() bool { return e == Entity{} }
+
+// A Credential is what a caller showed to prove who it is. It is verified by
+// the PDP and never recorded, logged or forwarded.
+type Credential struct {
+	// Kind is one of the Credential constants; the zero Kind proves nothing.
+	Kind CredentialKind
+	// Value is the secret itself: a bearer token or an agent key. For
+	// [CredentialLocal] it is the agent's id.
+	Value string
+}
+
+// A CredentialKind says how a [Credential] is to be verified.
+type CredentialKind string
+
+// The kinds of credential.
+const (
+	// CredentialNone is a caller that showed nothing.
+	CredentialNone CredentialKind = ""
+	// CredentialBearer is an agent key or a JWT from an Authorization header.
+	CredentialBearer CredentialKind = "bearer"
+	// CredentialLocal is an agent named by the operator who started this very
+	// process (bailiwick run). No network gate may produce it.
+	CredentialLocal CredentialKind = "local"
+)
+
+// String hides the value, so that a credential that is printed by mistake
+// leaks nothing.
+func (c Credential) String() string { return "credential(" + string(c.Kind) + ")" }
+
+// GoString hides the value.
+func (c Credential) GoString() string { return c.String() }
+
+// LogValue and MarshalJSON hide the value too.
+func (c Credential) MarshalJSON() ([]byte, error) { return json.Marshal(c.String()) }
+
+// A Request is one question: may this subject do this action to this
+// resource, now?
+type Request struct {
+	// ID is the id of the decision. The PDP assigns one; a value set by a PEP
+	// is ignored.
+	ID string
+	// Credential proves the subject. The PDP verifies it.
+	Credential Credential
+	// Action is the name of a catalogue operation, "<server>/<tool>", or of a
+	// method of the protocol itself, "mcp:<method>".
+	Action string
+	// Server is the upstream that would act, when the gate knows it.
+	Server string
+	// Resource is what is touched. Zero lets the catalogue map it from the
+	// input, or name the server.
+	Resource Entity
+	// Input is the arguments, exactly as they will be sent to the upstream:
+	// one JSON object, or empty for none.
+	Input json.RawMessage
+	// Definition is the digest ([Digest]) of the tool definition that the gate
+	// is going to call. Empty when the PEP does not know it.
+	Definition string
+	// Session names the agent run, as the gate knows it.
+	Session string
+	// Gate names the enforcement point, for example "mcp-http".
+	Gate string
+	// Correlation is the caller's own id of the request (a JSON-RPC id, an
+	// X-Request-ID), kept in the record for joining logs. Bounded by the gate.
+	Correlation string
+}
+
+// A Decision is the answer to a request. Its zero value denies.
+type Decision struct {
+	// ID identifies the decision and its record.
+	ID string
+	// Allow says whether the action may run.
+	Allow bool
+	// Observed is set when policy denied and the action may run all the same
+	// because the plane is in observe mode. Allow is then true, and Reasons
+	// say why it would have been denied.
+	Observed bool
+	// Reasons say why, the most important first. A denial has at least one.
+	Reasons []Reason
+	// Policies are the determining policies. For operators: never shown to an
+	// agent.
+	Policies []PolicyRef
+	// Obligations must be met for the decision to hold.
+	Obligations []Obligation
+	// Version is the digest of the policy set that decided.
+	Version string
+}
+
+// A Reason explains a decision to whoever is told of it.
+type Reason struct {
+	// Code is stable and machine-readable; see the Reason constants.
+	Code string `json:"code"`
+	// Message is one sentence without policy text and without secrets, fit for
+	// the agent.
+	Message string `json:"message"`
+}
+
+// Reason codes. A gate maps each to its protocol's error.
+const (
+	ReasonPolicyAllow       = "allowed"              // a permit matched and no forbid
+	ReasonNoPermit          = "no_permit"            // nothing permits this
+	ReasonForbidden         = "forbidden"            // a forbid matched
+	ReasonPolicyError       = "policy_error"         // a policy could not be evaluated
+	ReasonPolicyUnavailable = "policy_unavailable"   // no policy set is loaded
+	ReasonUnauthenticated   = "unauthenticated"      // the credential proves nobody
+	ReasonIdentityDown      = "identity_unavailable" // the credential could not be checked
+	ReasonSessionDown       = "session_unavailable"  // the session's state could not be read
+	ReasonSessionMismatch   = "session_mismatch"     // the session belongs to another subject
+	ReasonToolUnknown       = "tool_unknown"         // the operation is not in the pinned catalogue
+	ReasonToolChanged       = "tool_changed"         // the server changed the tool's definition
+	ReasonInputInvalid      = "input_invalid"        // the arguments do not fit the operation's type
+	ReasonAuditDown         = "audit_unavailable"    // the decision could not be recorded
+	ReasonDeadline          = "deadline_exceeded"    // the decision took too long
+	ReasonInternal          = "internal"             // a fault of ours
+	ReasonObligationUnmet   = "obligation_unmet"     // the gate could not carry out an obligation
+	ReasonMethodUnknown     = "method_unknown"       // the protocol method is not one the gate knows
+	ReasonPDPDown           = "pdp_unavailable"      // the gate could not reach a PDP
+	ReasonUpstreamDown      = "upstream_unavailable" // the upstream could not be reached (outcome, not decision)
+	ReasonHeaderMismatch    = "header_mismatch"      // mirrored headers disagree with the body
+)
+
+// A PolicyRef points at one policy.
+type PolicyRef struct {
+	// ID is the policy's @id annotation.
+	ID string `json:"id"`
+	// Effect is "permit" or "forbid".
+	Effect string `json:"effect"`
+	// File and Line say where it stands; Line counts from 1.
+	File string `json:"file"`
+	Line int    `json:"line"`
+	// Error is set when the policy could not be evaluated.
+	Error string `json:"error,omitempty"`
+}
+
+// An Obligation is what a PEP must do for a decision to hold (AuthZEN
+// Obligations profile, draft 1).
+type Obligation struct {
+	ID         string          `json:"id"`
+	Type       string          `json:"type"`
+	Properties json.RawMessage `json:"properties,omitempty"`
+}
+
+// An Outcome is what became of an action that a decision released.
+type Outcome struct {
+	// Decision is the id of the decision.
+	Decision string
+	// Status is one of the Outcome constants.
+	Status OutcomeStatus
+	// Bytes is the size of the upstream's answer.
+	Bytes int64
+	// Error is a short, secret-free description when Status is not success.
+	Error string
+}
+
+// An OutcomeStatus classifies an [Outcome].
+type OutcomeStatus string
+
+// The outcomes.
+const (
+	// OutcomeSuccess: the upstream answered without an error.
+	OutcomeSuccess OutcomeStatus = "success"
+	// OutcomeError: the upstream answered with an error.
+	OutcomeError OutcomeStatus = "error"
+	// OutcomeAmbiguous: the request may have reached the upstream and its
+	// answer was lost.
+	OutcomeAmbiguous OutcomeStatus = "ambiguous"
+	// OutcomeNotRun: the request certainly never reached the upstream.
+	OutcomeNotRun OutcomeStatus = "not_run"
+)
+
+// Deny returns a denial for one reason.
+func Deny(code, message string) Decision {
+	return Decision{Reasons: []Reason{{Code: code, Message: message}}}
+}
+
+// Code returns the code of the first reason, or "internal" for a denial that
+// gives none.
+func (d Decision) Code() string {
+	if len(d.Reasons) == 0 {
+		return ReasonInternal
+	}
+	return d.Reasons[0].Code
+}
+
+// Message returns the sentence of the first reason.
+func (d Decision) Message() string {
+	if len(d.Reasons) == 0 {
+		return "The request was denied."
+	}
+	return d.Reasons[0].Message
+}

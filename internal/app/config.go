@@ -1,0 +1,229 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sort"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+)
+
+// DefaultConfigFile is where the configuration is looked for when no other
+// file is named.
+const DefaultConfigFile = "bailiwick.yaml"
+
+// A Config is the whole of bailiwick.yaml. Unknown keys are errors. Relative
+// paths are relative to the file.
+type Config struct {
+	// Mode is "enforce" (default) or "observe": decide and record everything,
+	// but let through what policy denies.
+	Mode string `yaml:"mode"`
+	// Node names this log; it is part of every checkpoint's origin. Default
+	// "bailiwick.local/log".
+	Node string `yaml:"node"`
+	// Data is the directory of the evidence and the state. Default ".bailiwick".
+	Data string `yaml:"data"`
+	// Policies is the directory of *.cedar files. Default "policies".
+	Policies string `yaml:"policies"`
+	// Catalog is the operator's catalogue file: effects, authority-bearing
+	// arguments, outputs that outsiders can write. Default "catalog.yaml".
+	Catalog string `yaml:"catalog"`
+	// Lock is the file of pinned tool definitions. Default "catalog.lock.json".
+	Lock string `yaml:"lock"`
+	// Agents is the file of agents and their hashed keys. Default "agents.yaml".
+	Agents string `yaml:"agents"`
+	// Listen is the gateway's address. Default "127.0.0.1:7430".
+	Listen string `yaml:"listen"`
+	// Hosts are further host names under which clients may reach the gateway.
+	// The listen address and localhost are always among them.
+	Hosts []string `yaml:"hosts"`
+	// Origins are the web origins that may call the gateway from a browser.
+	Origins []string `yaml:"origins"`
+	// Issuers are the OIDC issuers whose JWTs name agents.
+	Issuers []Issuer `yaml:"issuers"`
+	// Upstreams are the MCP servers behind the gateway, by name.
+	Upstreams map[string]Upstream `yaml:"upstreams"`
+
+	// dir is the directory of the file.
+	dir string
+}
+
+// An Issuer is an OIDC issuer whose JWT access tokens are accepted.
+type Issuer struct {
+	// Issuer is the issuer's identifier (an https URL; http only on loopback).
+	Issuer string `yaml:"issuer"`
+	// Audience is the audience that tokens must carry. Required.
+	Audience string `yaml:"audience"`
+	// AgentClaim is the claim that names the agent. Default "sub".
+	AgentClaim string `yaml:"agent_claim"`
+	// SubjectClaim is the claim that names the person the agent acts for.
+	// Empty: none.
+	SubjectClaim string `yaml:"subject_claim"`
+	// GroupsClaim is the claim that lists the agent's groups. Empty: none.
+	GroupsClaim string `yaml:"groups_claim"`
+}
+
+// An Upstream is one MCP server. Exactly one of Command and URL is set.
+type Upstream struct {
+	// Command starts a stdio server.
+	Command string   `yaml:"command"`
+	Args    []string `yaml:"args"`
+	// Env adds to a minimal environment (PATH, HOME, LANG, TMPDIR, USER).
+	Env map[string]string `yaml:"env"`
+	// Cwd is the server's working directory. Default: the file's directory.
+	Cwd string `yaml:"cwd"`
+	// URL is a streamable HTTP server.
+	URL string `yaml:"url"`
+	// TokenFile holds a bearer token for the upstream. The client's token is
+	// never forwarded.
+	TokenFile string `yaml:"token_file"`
+}
+
+var serverName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
+
+// LoadConfig reads and checks the configuration file.
+func LoadConfig(file string) (*Config, error) {
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("no configuration at %s: run 'bailiwick init' to make one, or name it with --config", file)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	c := &Config{}
+	if err := yaml.UnmarshalWithOptions(text, c, yaml.Strict(), yaml.DisallowUnknownField()); err != nil {
+		return nil, fmt.Errorf("%s: %s", file, yaml.FormatError(err, false, true))
+	}
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return nil, fmt.Errorf("resolve %s: %w", file, err)
+	}
+	c.dir = filepath.Dir(abs)
+	c.fillDefaults()
+	if err := c.check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return c, nil
+}
+
+func (c *Config) fillDefaults() {
+	for _, d := range []struct {
+		field *string
+		value string
+		path  bool
+	}{
+		{&c.Mode, "enforce", false},
+		{&c.Node, "bailiwick.local/log", false},
+		{&c.Listen, "127.0.0.1:7430", false},
+		{&c.Data, ".bailiwick", true},
+		{&c.Policies, "policies", true},
+		{&c.Catalog, "catalog.yaml", true},
+		{&c.Lock, "catalog.lock.json", true},
+		{&c.Agents, "agents.yaml", true},
+	} {
+		if *d.field == "" {
+			*d.field = d.value
+		}
+		if d.path {
+			*d.field = c.path(*d.field)
+		}
+	}
+	for i := range c.Issuers {
+		if c.Issuers[i].AgentClaim == "" {
+			c.Issuers[i].AgentClaim = "sub"
+		}
+	}
+	for name, u := range c.Upstreams {
+		if u.Command != "" && u.Cwd == "" {
+			u.Cwd = c.dir
+		}
+		if u.Cwd != "" {
+			u.Cwd = c.path(u.Cwd)
+		}
+		if u.TokenFile != "" {
+			u.TokenFile = c.path(u.TokenFile)
+		}
+		c.Upstreams[name] = u
+	}
+}
+
+func (c *Config) path(p string) string {
+	if filepath.IsAbs(p) {
+		return p
+	}
+	return filepath.Join(c.dir, p)
+}
+
+func (c *Config) check() error {
+	var errs []error
+	if c.Mode != "enforce" && c.Mode != "observe" {
+		errs = append(errs, fmt.Errorf("mode: %q is neither \"enforce\" nor \"observe\"", c.Mode))
+	}
+	if strings.ContainsAny(c.Node, " +\n\t") {
+		errs = append(errs, fmt.Errorf("node: %q may not hold spaces or '+'", c.Node))
+	}
+	for _, i := range c.Issuers {
+		if err := checkIssuer(i); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for _, name := range c.Servers() {
+		if err := checkUpstream(name, c.Upstreams[name]); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func checkIssuer(i Issuer) error {
+	u, err := url.Parse(i.Issuer)
+	switch {
+	case err != nil || u.Host == "":
+		return fmt.Errorf("issuers: %q is not a URL", i.Issuer)
+	case u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())):
+		return fmt.Errorf("issuers: %q must be https (http is for loopback only)", i.Issuer)
+	case i.Audience == "":
+		return fmt.Errorf("issuers: %s needs an audience, or a token for any service would be accepted", i.Issuer)
+	}
+	return nil
+}
+
+func checkUpstream(name string, u Upstream) error {
+	switch {
+	case !serverName.MatchString(name):
+		return fmt.Errorf("upstreams: %q is not a server name: letters, digits, '-' and '_', at most 64", name)
+	case strings.Contains(name, "__"):
+		return fmt.Errorf("upstreams: %q may not contain '__', which separates server and tool", name)
+	case name == "mcp":
+		return errors.New("upstreams: the name \"mcp\" is taken by the protocol's own methods")
+	case (u.Command == "") == (u.URL == ""):
+		return fmt.Errorf("upstreams: %s needs either a command or a url", name)
+	}
+	if u.URL != "" {
+		p, err := url.Parse(u.URL)
+		if err != nil || p.Host == "" || (p.Scheme != "http" && p.Scheme != "https") {
+			return fmt.Errorf("upstreams: %s: %q is not an http(s) URL", name, u.URL)
+		}
+	}
+	return nil
+}
+
+func isLoopback(host string) bool {
+	return host == "localhost" || host == "127.0.0.1" || host == "::1"
+}
+
+// Servers are the names of the upstreams, sorted.
+func (c *Config) Servers() []string {
+	names := make([]string, 0, len(c.Upstreams))
+	for n := range c.Upstreams {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	return names
+}

@@ -1,0 +1,101 @@
+package audit
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/bailiwick-dev/bailiwick/authz"
+)
+
+// A Kind says what a record is about.
+type Kind string
+
+// The kinds of record.
+const (
+	KindDecision Kind = "decision"
+	KindOutcome  Kind = "outcome"
+	// KindSystem marks an act of the node itself: started, stopped, recovered,
+	// policy version loaded, tool pinned.
+	KindSystem Kind = "system"
+)
+
+// A Record is one piece of evidence. A decision record holds all that replay
+// needs: the request as policy saw it, the decision, and why.
+//
+// The parts are committed to separately (docs/formats.md), so that an auditor
+// can be shown why something was decided without being shown the input.
+type Record struct {
+	Kind Kind
+	// Time is when the decision was taken; truncated to milliseconds UTC.
+	Time time.Time
+	// Decision is the id of the decision that this record is, or is about.
+	Decision string
+	// Effect is "allow" or "deny" for a decision as policy decided it, the
+	// outcome's status, or the name of a system act.
+	Effect string
+	// Version is the digest of the policy set in force.
+	Version string
+
+	Who     *Who            // decision
+	What    *What           // decision
+	Why     *Why            // decision
+	Input   json.RawMessage // decision: the arguments, as sent
+	Outcome *Outcome        // outcome
+	System  json.RawMessage // system: details, a JSON object
+}
+
+// Who is the verified subject and where it stood.
+type Who struct {
+	// Subject is the acting agent.
+	Subject authz.Entity `json:"subject"`
+	// For is the person the agent acts for, if a credential says so.
+	For string `json:"for,omitempty"`
+	// Groups are the agent's groups when the decision was taken.
+	Groups []string `json:"groups,omitempty"`
+	// Auth is how the subject was verified: "key", "jwt", "local".
+	Auth        string `json:"auth,omitempty"`
+	Session     string `json:"session,omitempty"`
+	Gate        string `json:"gate,omitempty"`
+	Correlation string `json:"correlation,omitempty"`
+}
+
+// What is the operation and what it touches.
+type What struct {
+	Action     string       `json:"action"`
+	Server     string       `json:"server,omitempty"`
+	Resource   authz.Entity `json:"resource"`
+	Definition string       `json:"definition,omitempty"`
+	Effects    []string     `json:"effects,omitempty"`
+}
+
+// Why is the decision with its grounds.
+type Why struct {
+	// Mode is "enforce" or "observe".
+	Mode string `json:"mode"`
+	// Released says whether the action was let through: allowed, or observed.
+	Released bool              `json:"released"`
+	Reasons  []authz.Reason    `json:"reasons"`
+	Policies []authz.PolicyRef `json:"policies,omitempty"`
+	// Session is the snapshot that policy saw.
+	Session *Session `json:"session,omitempty"`
+	// Labels are what releasing the action taught the session.
+	Labels []string `json:"labels,omitempty"`
+	// Micros is the time spent in each step, in microseconds.
+	Micros map[string]int64 `json:"micros,omitempty"`
+}
+
+// Session is a session's state as policy saw it.
+type Session struct {
+	ID      string    `json:"id"`
+	Labels  []string  `json:"labels,omitempty"`
+	Calls   int64     `json:"calls"`
+	Denials int64     `json:"denials"`
+	Started time.Time `json:"started"`
+}
+
+// Outcome is what became of a released action.
+type Outcome struct {
+	Status authz.OutcomeStatus `json:"status"`
+	Bytes  int64               `json:"bytes,omitempty"`
+	Error  string              `json:"error,omitempty"`
+}
