@@ -1,0 +1,72 @@
+// Package rig runs the real binary, real servers and real clients for the
+// end-to-end tests: it builds, configures, starts, watches and stops them.
+package rig
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+)
+
+// Root is the folder of the repository.
+func Root() string {
+	_, file, _, ok := runtime.Caller(0)
+	if !ok {
+		panic("rig: no caller information")
+	}
+	return filepath.Join(filepath.Dir(file), "..", "..", "..")
+}
+
+// Node is the Node binary that make test installs from npm.
+func Node() (string, error) { return npm(".bin/node") }
+
+// Script is a file of an npm package that make test installs, for example
+// "@modelcontextprotocol/server-memory/dist/index.js".
+func Script(name string) (string, error) { return npm(name) }
+
+func npm(name string) (string, error) {
+	p := filepath.Join(Root(), "test", "npm", "node_modules", filepath.FromSlash(name))
+	if _, err := os.Stat(p); err != nil {
+		return "", fmt.Errorf("%s is not installed: run 'make test' (or 'make npm')", name)
+	}
+	return p, nil
+}
+
+// bin is where this process puts the programs it builds.
+var bin = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "bailiwick-rig-*") })
+
+// Binary builds cmd/bailiwick as it is released, once for this process.
+var Binary = sync.OnceValues(func() (string, error) {
+	return build("bailiwick", "./cmd/bailiwick", "CGO_ENABLED=0")
+})
+
+// Everything builds the SDK's everything-server, which the conformance suite
+// is written against.
+var Everything = sync.OnceValues(func() (string, error) {
+	return build("everything-server", "github.com/modelcontextprotocol/go-sdk/conformance/everything-server")
+})
+
+func build(name, pkg string, env ...string) (string, error) {
+	dir, err := bin()
+	if err != nil {
+		return "", fmt.Errorf("make a folder for programs: %w", err)
+	}
+	out := filepath.Join(dir, name)
+	cmd := exec.Command("go", "build", "-trimpath", "-o", out, pkg)
+	cmd.Dir = Root()
+	cmd.Env = append(os.Environ(), env...)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w\n%s", pkg, err, text)
+	}
+	return out, nil
+}
+
+// Clean removes the programs that this process built. TestMain calls it.
+func Clean() error {
+	dir, err := bin()
+	return errors.Join(err, os.RemoveAll(dir))
+}
