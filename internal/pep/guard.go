@@ -1,0 +1,63 @@
+package pep
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"github.com/bailiwick-dev/bailiwick/authz"
+)
+
+// A Guard asks a [Decider] for a gate and fails closed. It carries out no
+// obligation yet, so a decision with one is a denial (AuthZEN Obligations
+// profile: a PEP that cannot comply must deny).
+type Guard struct {
+	Decider
+	// Logger is told of faults. Required.
+	Logger *slog.Logger
+}
+
+// A Release lets one action run. It must be settled exactly once; settling it
+// again changes nothing.
+type Release struct {
+	// Decision is the decision that released the action.
+	Decision authz.Decision
+
+	once  sync.Once
+	guard *Guard
+}
+
+// Ask decides the request. The Release is nil unless the action may run.
+func (g *Guard) Ask(ctx context.Context, req authz.Request) (*Release, authz.Decision) {
+	d, err := g.Decide(ctx, req)
+	if err != nil {
+		g.Logger.Error("decision failed", "decision_id", d.ID, "action", req.Action, "error", err)
+		if d.Allow || len(d.Reasons) == 0 {
+			d = authz.Deny(authz.ReasonPDPDown, "The request could not be decided; try again later.")
+		}
+		return nil, d
+	}
+	if !d.Allow {
+		return nil, d
+	}
+	r := &Release{Decision: d, guard: g}
+	if len(d.Obligations) > 0 {
+		r.Settle(authz.OutcomeNotRun, 0, "obligation not supported: "+d.Obligations[0].Type)
+		denial := authz.Deny(authz.ReasonObligationUnmet, "The decision demands something that this gate cannot do.")
+		denial.ID, denial.Version = d.ID, d.Version
+		return nil, denial
+	}
+	return r, d
+}
+
+// Settle records what became of the action.
+func (r *Release) Settle(status authz.OutcomeStatus, bytes int64, problem string) {
+	r.once.Do(func() {
+		err := r.guard.Report(context.Background(), authz.Outcome{Decision: r.Decision.ID, Status: status, Bytes: bytes, Error: problem})
+		if err != nil {
+			// The decision stands on the record without an outcome, which is what
+			// an unknown outcome looks like.
+			r.guard.Logger.Error("outcome not recorded", "decision_id", r.Decision.ID, "error", err)
+		}
+	})
+}
