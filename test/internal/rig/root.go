@@ -21,8 +21,15 @@ func Root() string {
 	return filepath.Join(filepath.Dir(file), "..", "..", "..")
 }
 
-// Node is the Node binary that make test installs from npm.
-func Node() (string, error) { return npm(".bin/node") }
+// Node is the Node binary that make test installs from npm. It is not looked
+// for in .bin, which older versions of npm leave without it.
+func Node() (string, error) {
+	arch := runtime.GOARCH
+	if arch == "amd64" {
+		arch = "x64"
+	}
+	return npm("node-linux-" + arch + "/bin/node")
+}
 
 // Script is a file of an npm package that make test installs, for example
 // "@modelcontextprotocol/server-memory/dist/index.js".
@@ -31,7 +38,7 @@ func Script(name string) (string, error) { return npm(name) }
 func npm(name string) (string, error) {
 	p := filepath.Join(Root(), "test", "npm", "node_modules", filepath.FromSlash(name))
 	if _, err := os.Stat(p); err != nil {
-		return "", fmt.Errorf("%s is not installed: run 'make test' (or 'make npm')", name)
+		return "", fmt.Errorf("%s is not installed: run 'make test' (or 'make deps')", name)
 	}
 	return p, nil
 }
