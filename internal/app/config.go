@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -45,6 +46,9 @@ type Config struct {
 	Hosts []string `yaml:"hosts"`
 	// Origins are the web origins that may call the gateway from a browser.
 	Origins []string `yaml:"origins"`
+	// Anonymous is the agent that callers without a credential act as. Policy
+	// still decides what it may do. Only with a loopback listen address.
+	Anonymous string `yaml:"anonymous"`
 	// Issuers are the OIDC issuers whose JWTs name agents.
 	Issuers []Issuer `yaml:"issuers"`
 	// Upstreams are the MCP servers behind the gateway, by name.
@@ -167,6 +171,12 @@ func (c *Config) check() error {
 	}
 	if strings.ContainsAny(c.Node, " +\n\t") {
 		errs = append(errs, fmt.Errorf("node: %q may not hold spaces or '+'", c.Node))
+	}
+	host, _, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		errs = append(errs, fmt.Errorf("listen: %q is not an address like 127.0.0.1:7430", c.Listen))
+	} else if c.Anonymous != "" && !isLoopback(host) {
+		errs = append(errs, fmt.Errorf("anonymous: callers without a credential are for a loopback address, not for %s", c.Listen))
 	}
 	for _, i := range c.Issuers {
 		if err := checkIssuer(i); err != nil {

@@ -1,0 +1,268 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/bailiwick-dev/bailiwick/authz"
+	"github.com/bailiwick-dev/bailiwick/internal/audit"
+	"github.com/bailiwick-dev/bailiwick/internal/identity"
+	"github.com/bailiwick-dev/bailiwick/internal/mcp"
+	"github.com/bailiwick-dev/bailiwick/internal/pdp"
+	"github.com/bailiwick-dev/bailiwick/internal/pep/mcpgate"
+	"github.com/bailiwick-dev/bailiwick/internal/session"
+	"github.com/bailiwick-dev/bailiwick/internal/store"
+)
+
+// saveEvery is how often changed sessions are saved. A crash costs no more
+// than reading the records of that time again.
+const saveEvery = time.Second
+
+// drainFor is how long calls in flight may take to end when a node stops.
+const drainFor = 10 * time.Second
+
+// A Node is a running plane: decision point, evidence, and gate.
+type Node struct {
+	PDP  *pdp.PDP
+	Gate *mcpgate.Gate
+
+	config   *Config
+	logger   *slog.Logger
+	log      *audit.Log
+	state    *store.State
+	sessions *session.Tracker
+	live     *live
+	server   *http.Server
+	listener net.Listener
+	stop     context.CancelFunc
+	tasks    sync.WaitGroup
+	served   chan error
+}
+
+// Start opens the evidence and the state, loads the policies, and has the gate
+// ready. It listens only after [Node.Listen]. Everything that is wrong with
+// the configuration is found here.
+func Start(ctx context.Context, c *Config, logger *slog.Logger) (*Node, error) {
+	n := &Node{config: c, logger: logger}
+	if err := n.start(ctx); err != nil {
+		return nil, errors.Join(err, n.Close(ctx))
+	}
+	return n, nil
+}
+
+func (n *Node) start(ctx context.Context) error {
+	c := n.config
+	v, err := LoadVersion(c)
+	if err != nil {
+		return err
+	}
+	agents, err := LoadAgents(c)
+	if err != nil {
+		return err
+	}
+	verifier, err := identity.New(identity.Config{Agents: agents, Anonymous: c.Anonymous, Issuers: issuers(c)})
+	if err != nil {
+		return err
+	}
+	if err := n.openData(ctx); err != nil {
+		return err
+	}
+	n.live = &live{config: c, logger: n.logger, agents: verifier, changed: n.policiesChanged}
+	n.live.version.Store(v)
+	if n.live.seen, err = fingerprint(c); err != nil {
+		return err
+	}
+	if err := n.inForce(v); err != nil {
+		return err
+	}
+	n.PDP, err = pdp.New(pdp.Config{
+		Identity: verifier, Sessions: n.sessions, Policies: n.live, Log: n.log, Observe: c.Mode == "observe",
+	})
+	if err != nil {
+		return err
+	}
+	if n.Gate, err = n.newGate(); err != nil {
+		return err
+	}
+	tasks, stop := context.WithCancel(context.WithoutCancel(ctx))
+	n.stop = stop
+	n.tasks.Go(func() { n.live.follow(tasks) })
+	n.tasks.Go(func() { n.saveSessions(tasks) })
+	return nil
+}
+
+// openData opens evidence and state, and lets the sessions catch up with the
+// evidence.
+func (n *Node) openData(ctx context.Context) error {
+	if err := os.MkdirAll(n.config.Data, 0o700); err != nil {
+		return fmt.Errorf("make the data directory: %w", err)
+	}
+	var err error
+	if n.log, err = OpenEvidence(ctx, n.config, n.logger); err != nil {
+		return err
+	}
+	if n.state, err = store.OpenState(ctx, filepath.Join(n.config.Data, "state.db")); err != nil {
+		return err
+	}
+	if n.sessions, err = session.New(session.Config{Store: n.state}); err != nil {
+		return err
+	}
+	from, err := n.sessions.Position(ctx)
+	if err != nil {
+		return fmt.Errorf("read the sessions' position: %w", err)
+	}
+	err = n.log.Records(ctx, from, func(index uint64, r audit.Record) error {
+		return pdp.Replay(ctx, n.sessions, index, r)
+	})
+	if err != nil {
+		return fmt.Errorf("catch the sessions up with the evidence: %w", err)
+	}
+	return nil
+}
+
+func (n *Node) newGate() (*mcpgate.Gate, error) {
+	c := n.config
+	upstreams := make([]mcp.Server, 0, len(c.Upstreams))
+	for _, name := range c.Servers() {
+		s, err := c.Server(name)
+		if err != nil {
+			return nil, err
+		}
+		upstreams = append(upstreams, s)
+	}
+	return mcpgate.New(mcpgate.Config{
+		Decider: n.PDP, Upstreams: upstreams, Hosts: hosts(c), Origins: c.Origins, Logger: n.logger,
+	})
+}
+
+// hosts are the names under which the gateway may be called.
+func hosts(c *Config) []string {
+	host, _, err := net.SplitHostPort(c.Listen)
+	if err != nil || host == "" {
+		return c.Hosts
+	}
+	return append([]string{host}, c.Hosts...)
+}
+
+func issuers(c *Config) []identity.Issuer {
+	list := make([]identity.Issuer, len(c.Issuers))
+	for i, s := range c.Issuers {
+		list[i] = identity.Issuer(s)
+	}
+	return list
+}
+
+// inForce records which version decides from now on.
+func (n *Node) inForce(v *pdp.Version) error {
+	details, err := json.Marshal(map[string]any{
+		"policies": len(v.Program.Set().Policies()), "operations": len(v.Catalog.Operations()), "mode": n.config.Mode,
+	})
+	if err != nil {
+		return err
+	}
+	return n.log.Post(audit.Record{Kind: audit.KindSystem, Time: time.Now(), Effect: "version_in_force", Version: v.Digest(), System: details})
+}
+
+func (n *Node) policiesChanged(v *pdp.Version) {
+	if err := n.inForce(v); err != nil {
+		n.logger.Error("the change of version was not recorded", "policy_version", v.Digest(), "error", err)
+	}
+	n.Gate.PoliciesChanged()
+}
+
+func (n *Node) saveSessions(ctx context.Context) {
+	tick := time.NewTicker(saveEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := n.sessions.Save(ctx, n.log.Size()); err != nil && ctx.Err() == nil {
+				n.logger.Error("sessions not saved; they will be caught up from the evidence", "error", err)
+			}
+		}
+	}
+}
+
+// Listen begins to serve the gateway over HTTP.
+func (n *Node) Listen() error {
+	l, err := net.Listen("tcp", n.config.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w (is another bailiwick running? 'listen' in the configuration changes the address)", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/mcp", n.Gate)
+	mux.Handle("/mcp/", n.Gate)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", n.ready)
+	n.listener = l
+	n.server = &http.Server{
+		Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(n.logger.Handler(), slog.LevelWarn),
+	}
+	n.served = make(chan error, 1)
+	go func() { n.served <- n.server.Serve(l) }()
+	return nil
+}
+
+// ready says whether a decision could be recorded and a policy is in force.
+func (n *Node) ready(w http.ResponseWriter, _ *http.Request) {
+	if err := n.log.Health(); err != nil {
+		http.Error(w, authz.ReasonAuditDown, http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ready")
+}
+
+// Addr is the address that the gateway listens on.
+func (n *Node) Addr() string { return n.listener.Addr().String() }
+
+// Wait returns when ctx ends, or when the HTTP server has failed.
+func (n *Node) Wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-n.served:
+		return fmt.Errorf("serve HTTP: %w", err)
+	}
+}
+
+// Close lets the calls in flight end, saves the sessions and closes the
+// evidence. It may be called on a node that never started.
+func (n *Node) Close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainFor)
+	defer cancel()
+	var errs []error
+	if n.Gate != nil {
+		errs = append(errs, n.Gate.Close(ctx))
+	}
+	if n.server != nil {
+		if err := n.server.Shutdown(ctx); err != nil {
+			errs = append(errs, n.server.Close())
+		}
+	}
+	if n.stop != nil {
+		n.stop()
+	}
+	n.tasks.Wait()
+	if n.log != nil {
+		if n.sessions != nil {
+			errs = append(errs, n.sessions.Save(ctx, n.log.Size()))
+		}
+		errs = append(errs, n.log.Close())
+	}
+	if n.state != nil {
+		errs = append(errs, n.state.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,203 @@
+package pdp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/bailiwick-dev/bailiwick/authz"
+	"github.com/bailiwick-dev/bailiwick/internal/audit"
+	"github.com/bailiwick-dev/bailiwick/internal/catalog"
+	"github.com/bailiwick-dev/bailiwick/internal/engine"
+	"github.com/bailiwick-dev/bailiwick/internal/identity"
+	"github.com/bailiwick-dev/bailiwick/internal/session"
+)
+
+// discover is the effect of lists and handshakes, which count as no call.
+const discover = "discover"
+
+// An inquiry is one decision on its way: what is known so far, which is what the
+// record will say.
+type inquiry struct {
+	p       *PDP
+	req     authz.Request
+	now     time.Time
+	session string
+	visit   *session.Visit
+	op      *catalog.Operation
+	record  audit.Record
+	lap     time.Time
+}
+
+func (p *PDP) open(req authz.Request) *inquiry {
+	now := p.Now()
+	mode := "enforce"
+	if p.Observe {
+		mode = "observe"
+	}
+	return &inquiry{
+		p: p, req: req, now: now, lap: now, session: req.Session,
+		record: audit.Record{
+			Kind: audit.KindDecision, Time: now, Decision: newID(), Effect: "deny",
+			Who: &audit.Who{Session: req.Session, Gate: req.Gate, Correlation: clip(req.Correlation, 128)},
+			// What an unverified caller sends is not kept: it could be anything,
+			// and any amount of it.
+			What: &audit.What{Action: clip(req.Action, 512), Server: req.Server, Definition: req.Definition},
+			Why:  &audit.Why{Mode: mode, Micros: map[string]int64{}},
+		},
+	}
+}
+
+func (c *inquiry) close() {
+	if c.visit != nil {
+		c.visit.Leave()
+	}
+}
+
+// timed adds the time since the last step to the record.
+func (c *inquiry) timed(step string) {
+	t := c.p.Now()
+	c.record.Why.Micros[step] = t.Sub(c.lap).Microseconds()
+	c.lap = t
+}
+
+func (c *inquiry) identified(who identity.Subject) {
+	c.timed("identity")
+	c.session = sessionID(c.req, who.Agent)
+	w := c.record.Who
+	w.Subject = authz.Entity{Type: "Agent", ID: who.Agent}
+	w.For, w.Groups, w.Auth, w.Session = who.For, who.Groups, who.Method, c.session
+	c.record.Input = c.req.Input
+	c.record.What.Resource = c.req.Resource
+}
+
+// sessionID is the session that the gate named. A request without one belongs
+// to a session that all such requests of the agent share, so that what one of
+// them has touched binds the others.
+func sessionID(req authz.Request, agent string) string {
+	if req.Session != "" {
+		return req.Session
+	}
+	return "agent/" + agent
+}
+
+func (c *inquiry) entered() {
+	c.timed("session")
+	s := c.visit.Snapshot
+	c.record.Why.Session = &audit.Session{ID: s.ID, Labels: s.Labels, Calls: s.Calls, Denials: s.Denials, Started: s.Started}
+}
+
+func (c *inquiry) resolved(v *Version, op *catalog.Operation) {
+	c.op = op
+	c.record.Version = v.Digest()
+	if op != nil {
+		c.record.What.Definition = op.Digest
+		c.record.What.Effects = op.Effects
+		if c.record.What.Server == "" {
+			c.record.What.Server = op.Server
+		}
+	}
+}
+
+func (c *inquiry) typed(q *engine.Request) {
+	c.record.What.Resource = authz.Entity{Type: string(q.Resource.Type), ID: string(q.Resource.ID)}
+	c.timed("catalog")
+}
+
+func (c *inquiry) judged(a engine.Answer) {
+	refs := make([]authz.PolicyRef, 0, len(a.Determining)+len(a.Errors))
+	for _, d := range a.Determining {
+		refs = append(refs, d.Ref())
+	}
+	for _, e := range a.Errors {
+		ref := e.Policy.Ref()
+		ref.Error = e.Message
+		refs = append(refs, ref)
+	}
+	c.record.Why.Policies = refs
+	c.timed("policy")
+}
+
+// release records that the action may run, and says so.
+func (c *inquiry) release(ctx context.Context) (authz.Decision, error) {
+	c.record.Effect = "allow"
+	c.record.Why.Released = true
+	c.record.Why.Reasons = []authz.Reason{{Code: authz.ReasonPolicyAllow, Message: "A policy permits it."}}
+	return c.conclude(ctx, nil)
+}
+
+// withhold records what policy or catalogue deny. In observe mode the action
+// runs all the same.
+func (c *inquiry) withhold(ctx context.Context, code, message string) (authz.Decision, error) {
+	c.record.Why.Released = c.p.Observe
+	c.record.Why.Reasons = []authz.Reason{{Code: code, Message: message}}
+	return c.conclude(ctx, nil)
+}
+
+// deny records a denial that no mode turns into anything else. fault is why
+// the plane could not do better, if so.
+func (c *inquiry) deny(ctx context.Context, code, message string, fault error) (authz.Decision, error) {
+	if fault != nil && errors.Is(fault, context.DeadlineExceeded) {
+		code, message = authz.ReasonDeadline, "The decision took too long; try again later."
+	}
+	c.record.Why.Reasons = []authz.Reason{{Code: code, Message: message}}
+	return c.conclude(ctx, fault)
+}
+
+// conclude makes the record durable, lets the session learn from it, and only
+// then answers.
+func (c *inquiry) conclude(ctx context.Context, fault error) (authz.Decision, error) {
+	why := c.record.Why
+	if why.Released && c.op != nil {
+		why.Labels = c.op.OutputLabels(c.req.Server)
+	}
+	ctx, cancel := durable(ctx)
+	defer cancel()
+	receipt, err := c.p.Log.Append(ctx, c.record)
+	if errors.Is(err, audit.ErrLowDisk) && why.Released {
+		// There is room for denials still: say on the record why this is one.
+		c.record.Effect, why.Released, why.Labels = "deny", false, nil
+		return c.deny(ctx, authz.ReasonAuditDown, "The disk of the evidence is nearly full; nothing is released.", err)
+	}
+	if err != nil {
+		d := authz.Deny(authz.ReasonAuditDown, "The decision could not be recorded, so nothing was released.")
+		d.ID = c.record.Decision
+		return d, fmt.Errorf("record decision: %w", errors.Join(err, fault))
+	}
+	if c.visit != nil {
+		c.visit.Apply(receipt.Index, effect(c.record))
+	}
+	return authz.Decision{
+		ID: c.record.Decision, Allow: why.Released, Observed: why.Released && c.record.Effect != "allow",
+		Reasons: why.Reasons, Policies: why.Policies, Version: c.record.Version,
+	}, fault
+}
+
+// durable is the context for recording. A denial for want of time still has to
+// be written, so it gets a little more.
+func durable(ctx context.Context) (context.Context, context.CancelFunc) {
+	if ctx.Err() == nil {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+}
+
+// effect is what a decision record does to its session.
+func effect(r audit.Record) session.Effect {
+	return session.Effect{
+		Released:  r.Why.Released,
+		Uncounted: slices.Contains(r.What.Effects, discover),
+		Labels:    r.Why.Labels,
+	}
+}
+
+// Replay lets the sessions catch up with one record of the evidence. Records
+// of other kinds, and those without a verified subject, change nothing.
+func Replay(ctx context.Context, t *session.Tracker, index uint64, r audit.Record) error {
+	if r.Kind != audit.KindDecision || r.Who == nil || r.Who.Subject.IsZero() || r.Why == nil || r.What == nil {
+		return nil
+	}
+	return t.Replay(ctx, r.Who.Session, r.Who.Subject.ID, index, r.Time, effect(r))
+}
