@@ -18,6 +18,8 @@ var (
 // DefaultMaxMessage bounds one message when [Server].MaxMessage is zero.
 const DefaultMaxMessage = 16 << 20
 
+var errTODO = errors.New("mcp: not built yet")
+
 // A Server says how to reach one upstream: exactly one of Command and URL.
 type Server struct {
 	Name       string
