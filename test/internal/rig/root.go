@@ -48,22 +48,28 @@ var bin = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "bail
 
 // Binary builds cmd/bailiwick as it is released, once for this process.
 var Binary = sync.OnceValues(func() (string, error) {
-	return build("bailiwick", "./cmd/bailiwick", "CGO_ENABLED=0")
+	return build("bailiwick", "./cmd/bailiwick", nil, "CGO_ENABLED=0")
+})
+
+// RaceBinary builds cmd/bailiwick with the race detector.
+var RaceBinary = sync.OnceValues(func() (string, error) {
+	return build("bailiwick-race", "./cmd/bailiwick", []string{"-race"}, "CGO_ENABLED=1")
 })
 
 // Everything builds the SDK's everything-server, which the conformance suite
 // is written against.
 var Everything = sync.OnceValues(func() (string, error) {
-	return build("everything-server", "github.com/modelcontextprotocol/go-sdk/conformance/everything-server")
+	return build("everything-server", "github.com/modelcontextprotocol/go-sdk/conformance/everything-server", nil)
 })
 
-func build(name, pkg string, env ...string) (string, error) {
+func build(name, pkg string, flags []string, env ...string) (string, error) {
 	dir, err := bin()
 	if err != nil {
 		return "", fmt.Errorf("make a folder for programs: %w", err)
 	}
 	out := filepath.Join(dir, name)
-	cmd := exec.Command("go", "build", "-trimpath", "-o", out, pkg)
+	args := append([]string{"build", "-trimpath", "-buildvcs=false", "-o", out}, flags...)
+	cmd := exec.Command("go", append(args, pkg)...)
 	cmd.Dir = Root()
 	cmd.Env = append(os.Environ(), env...)
 	if text, err := cmd.CombinedOutput(); err != nil {
