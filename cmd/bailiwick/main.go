@@ -90,6 +90,11 @@ by policy, recorded before it runs, and can be proven afterwards.`,
 		return usageError{fmt.Errorf("%w: see '%s --help'", err, cmd.CommandPath())}
 	})
 	root.AddCommand(
+		newAgents(o),
+		newConfig(o),
+		newDecide(o),
+		newRun(o),
+		newServe(o),
 		newVersion(o),
 	)
 	return root
