@@ -92,9 +92,9 @@ func TestNothingForbiddenReachesTheServer(t *testing.T) {
 
 // gateway starts a fresh everything-server behind a fresh gateway with these
 // policies, and returns the gateway's endpoint and what the server is sent.
-func gateway(t *testing.T, stateless bool, policies string) (string, *rig.Recorder) {
+func gateway(t *testing.T, stateless bool, policies string) (string, *rig.Tap) {
 	t.Helper()
-	upstream := rig.Record(t, everything(t, stateless))
+	upstream := rig.OpenTap(t, everything(t, stateless))
 	d := rig.Deploy(t, rig.Setup{
 		Policies:  policies,
 		Upstreams: map[string]rig.Upstream{"everything": {URL: upstream.URL}},

@@ -22,16 +22,16 @@ type Message struct {
 	Authorization string
 }
 
-// A Recorder is a proxy in front of an upstream that keeps what passes.
-type Recorder struct {
+// A Tap is a proxy in front of an upstream that keeps what passes.
+type Tap struct {
 	URL string
 
 	mu       sync.Mutex
 	messages []Message
 }
 
-// Record starts a Recorder in front of an upstream.
-func Record(t testing.TB, upstream string) *Recorder {
+// OpenTap starts a Tap in front of an upstream.
+func OpenTap(t testing.TB, upstream string) *Tap {
 	t.Helper()
 	target, err := url.Parse(upstream)
 	if err != nil {
@@ -41,14 +41,14 @@ func Record(t testing.TB, upstream string) *Recorder {
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(target) },
 		FlushInterval: -1, // event streams must not be held back
 	}
-	r := &Recorder{}
+	p := &Tap{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		body, err := io.ReadAll(req.Body)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		r.keep(body, req.Header.Get("Authorization"))
+		p.keep(body, req.Header.Get("Authorization"))
 		req.Body = io.NopCloser(bytes.NewReader(body))
 		proxy.ServeHTTP(w, req)
 	}))
@@ -57,11 +57,11 @@ func Record(t testing.TB, upstream string) *Recorder {
 		server.CloseClientConnections()
 		server.Close()
 	})
-	r.URL = server.URL
-	return r
+	p.URL = server.URL
+	return p
 }
 
-func (r *Recorder) keep(body []byte, authorization string) {
+func (p *Tap) keep(body []byte, authorization string) {
 	var m struct {
 		Method string
 		Params struct{ Name, URI string }
@@ -75,21 +75,21 @@ func (r *Recorder) keep(body []byte, authorization string) {
 	if name == "" {
 		name = m.Params.URI
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.messages = append(r.messages, Message{m.Method, name, authorization})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.messages = append(p.messages, Message{m.Method, name, authorization})
 }
 
 // Messages are all messages so far.
-func (r *Recorder) Messages() []Message {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.messages)
+func (p *Tap) Messages() []Message {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.messages)
 }
 
 // Reset forgets the messages.
-func (r *Recorder) Reset() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.messages = nil
+func (p *Tap) Reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.messages = nil
 }
