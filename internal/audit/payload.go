@@ -1,0 +1,318 @@
+package audit
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+	"unicode/utf8"
+)
+
+// A group is a part of a record that is committed to by itself, so that it can
+// be shown, or erased, by itself.
+type group uint8
+
+// The groups. Their numbers are the tags of the payload.
+const (
+	groupWho group = iota
+	groupWhat
+	groupWhy
+	groupInput
+	groupOutcome
+	groupSystem
+	groupCount
+)
+
+func (g group) String() string {
+	switch g {
+	case groupWho:
+		return "who"
+	case groupWhat:
+		return "what"
+	case groupWhy:
+		return "why"
+	case groupInput:
+		return "input"
+	case groupOutcome:
+		return "outcome"
+	case groupSystem:
+		return "system"
+	default:
+		return "group(" + string('0'+rune(g)) + ")"
+	}
+}
+
+const (
+	nonceSize = 32
+	// maxRecord bounds one payload.
+	maxRecord = 16 << 20
+)
+
+// An opening opens one commitment. The zero opening opens none.
+type opening struct {
+	has   bool
+	nonce [nonceSize]byte
+	text  []byte
+}
+
+// openings are the openings of one record, by group.
+type openings [groupCount]opening
+
+// commitment returns SHA-256("bailiwick/v1/" || group || "\n" || nonce || text).
+// Without the nonce, a guess at the text cannot be tested.
+func (o *opening) commitment(g group) [sha256.Size]byte {
+	b := make([]byte, 0, 32+nonceSize+len(o.text))
+	b = append(b, "bailiwick/v1/"...)
+	b = append(b, g.String()...)
+	b = append(b, '\n')
+	b = append(b, o.nonce[:]...)
+	b = append(b, o.text...)
+	return sha256.Sum256(b)
+}
+
+// encode returns the payload: for each group present its tag, its nonce, the
+// length of its text as four bytes, most significant first, and the text.
+func (os *openings) encode() []byte {
+	size := 0
+	for g := range os {
+		size += 1 + nonceSize + 4 + len(os[g].text)
+	}
+	b := make([]byte, 0, size)
+	for g := range os {
+		o := &os[g]
+		if !o.has {
+			continue
+		}
+		b = append(b, byte(g))
+		b = append(b, o.nonce[:]...)
+		b = binary.BigEndian.AppendUint32(b, uint32(len(o.text)))
+		b = append(b, o.text...)
+	}
+	return b
+}
+
+// parsePayload is the inverse of encode. The texts share memory with b.
+func parsePayload(b []byte) (openings, error) {
+	var os openings
+	next := group(0)
+	for len(b) > 0 {
+		if len(b) < 1+nonceSize+4 {
+			return openings{}, errors.New("parse payload: a group is cut short")
+		}
+		g := group(b[0])
+		if g < next || g >= groupCount {
+			return openings{}, fmt.Errorf("parse payload: tag %d is unknown or out of order", g)
+		}
+		next = g + 1
+		o := &os[g]
+		o.has = true
+		copy(o.nonce[:], b[1:])
+		n := binary.BigEndian.Uint32(b[1+nonceSize:])
+		b = b[1+nonceSize+4:]
+		if uint64(n) > uint64(len(b)) {
+			return openings{}, fmt.Errorf("parse payload: the group %q is cut short", g)
+		}
+		o.text, b = b[:n:n], b[n:]
+	}
+	return os, nil
+}
+
+// check compares openings with the commitments of a leaf.
+func (os *openings) check(c *commitments) error {
+	for g := range groupCount {
+		o := &os[g]
+		switch {
+		case o.has && !c.has[g]:
+			return fmt.Errorf("the payload has a group %q that the leaf does not commit to", g)
+		case !o.has && c.has[g]:
+			return fmt.Errorf("the payload lacks the group %q that the leaf commits to", g)
+		case o.has && o.commitment(g) != c.hash[g]:
+			return fmt.Errorf("the group %q of the payload is not what the leaf commits to", g)
+		}
+	}
+	return nil
+}
+
+// A sealed record lacks only its place in the log.
+type sealed struct {
+	kind       Kind
+	decision   string
+	released   bool
+	head, tail []byte
+	payload    []byte
+}
+
+func (s *sealed) size() int { return len(s.head) + len(s.tail) + len(s.payload) }
+
+// seal checks a record, encodes it and commits to its groups. Its errors wrap
+// ErrInvalid.
+func seal(r Record) (sealed, error) {
+	if err := checkRecord(r); err != nil {
+		return sealed{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	l := leaf{
+		kind:     r.Kind,
+		time:     r.Time.UTC().Truncate(time.Millisecond),
+		decision: r.Decision,
+		effect:   r.Effect,
+		version:  r.Version,
+		released: r.Kind == KindDecision && r.Why.Released,
+	}
+	os, err := groupsOf(r)
+	if err != nil {
+		return sealed{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	for g := range groupCount {
+		if o := &os[g]; o.has {
+			// rand.Read never fails: the runtime ends the process instead.
+			rand.Read(o.nonce[:])
+			l.commit.has[g], l.commit.hash[g] = true, o.commitment(g)
+		}
+	}
+	payload := os.encode()
+	if len(payload) > maxRecord {
+		return sealed{}, fmt.Errorf("%w: %d bytes are more than the %d that a record may have", ErrInvalid, len(payload), maxRecord)
+	}
+	return sealed{
+		kind:     r.Kind,
+		decision: r.Decision,
+		released: l.released,
+		head:     l.appendHead(make([]byte, 0, 512)),
+		tail:     l.appendTail(make([]byte, 0, 192)),
+		payload:  payload,
+	}, nil
+}
+
+func checkRecord(r Record) error {
+	if err := checkKind(r.Kind); err != nil {
+		return err
+	}
+	for _, f := range []struct{ name, value string }{
+		{"decision", r.Decision}, {"effect", r.Effect}, {"version", r.Version},
+	} {
+		if err := checkName(f.value); err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+	}
+	switch {
+	case r.Time.Year() < 1 || r.Time.Year() > 9999:
+		return errors.New("time: the year has more than four digits")
+	case r.Kind != KindSystem && r.Decision == "":
+		return fmt.Errorf("a record of kind %q needs the id of its decision", r.Kind)
+	case r.Kind == KindDecision && r.Why == nil:
+		return errors.New("a decision needs its why")
+	case r.Kind == KindOutcome && r.Outcome == nil:
+		return errors.New("an outcome record needs an outcome")
+	}
+	return nil
+}
+
+// groupsOf encodes the groups of a record, still without nonces.
+func groupsOf(r Record) (openings, error) {
+	var os openings
+	for _, p := range []struct {
+		group group
+		has   bool
+		value any
+	}{
+		{groupWho, r.Who != nil, r.Who},
+		{groupWhat, r.What != nil, r.What},
+		{groupWhy, r.Why != nil, r.Why},
+		{groupOutcome, r.Outcome != nil, r.Outcome},
+	} {
+		if !p.has {
+			continue
+		}
+		text, err := json.Marshal(p.value)
+		if err != nil {
+			return os, fmt.Errorf("encode %s: %w", p.group, err)
+		}
+		os[p.group] = opening{has: true, text: text}
+	}
+	if len(r.Input) > 0 {
+		os[groupInput] = opening{has: true, text: inputText(r.Input)}
+	}
+	if len(r.System) > 0 {
+		if !isJSON(r.System) {
+			return os, errors.New("system: not JSON")
+		}
+		os[groupSystem] = opening{has: true, text: r.System}
+	}
+	for g := range os {
+		if uint64(len(os[g].text)) > math.MaxUint32 {
+			return os, fmt.Errorf("%s: too long", group(g))
+		}
+	}
+	return os, nil
+}
+
+// inputText keeps the arguments byte for byte. What is not JSON at all, which
+// was denied for just that, is kept as {"invalid":"<base64>"}, so that every
+// text of a payload is JSON.
+func inputText(raw []byte) []byte {
+	if isJSON(raw) {
+		return raw
+	}
+	return []byte(`{"invalid":"` + base64.StdEncoding.EncodeToString(raw) + `"}`)
+}
+
+func isJSON(b []byte) bool { return utf8.Valid(b) && json.Valid(b) }
+
+// Recorded is a record with its place in the log.
+type Recorded struct {
+	Index  uint64 `json:"index"`
+	Record Record `json:"record"`
+}
+
+// Decode reads the record of an entry, and checks that its payload is the one
+// that its leaf commits to. It does not check that the entry is in the log.
+func Decode(e Entry) (Recorded, error) {
+	l, err := parseLeaf(e.Leaf)
+	if err != nil {
+		return Recorded{}, fmt.Errorf("entry %d: %w", e.Index, err)
+	}
+	os, err := parsePayload(e.Payload)
+	if err != nil {
+		return Recorded{}, fmt.Errorf("entry %d: %w", e.Index, err)
+	}
+	if err := os.check(&l.commit); err != nil {
+		return Recorded{}, fmt.Errorf("entry %d: %w", e.Index, err)
+	}
+	r, err := recordOf(&l, &os)
+	if err != nil {
+		return Recorded{}, fmt.Errorf("entry %d: %w", e.Index, err)
+	}
+	return Recorded{Index: e.Index, Record: r}, nil
+}
+
+func recordOf(l *leaf, os *openings) (Record, error) {
+	r := Record{Kind: l.kind, Time: l.time, Decision: l.decision, Effect: l.effect, Version: l.version}
+	if o := &os[groupInput]; o.has {
+		r.Input = o.text
+	}
+	if o := &os[groupSystem]; o.has {
+		r.System = o.text
+	}
+	return r, errors.Join(
+		decodeGroup(os, groupWho, &r.Who),
+		decodeGroup(os, groupWhat, &r.What),
+		decodeGroup(os, groupWhy, &r.Why),
+		decodeGroup(os, groupOutcome, &r.Outcome),
+	)
+}
+
+func decodeGroup[T any](os *openings, g group, into **T) error {
+	if !os[g].has {
+		return nil
+	}
+	*into = new(T)
+	if err := json.Unmarshal(os[g].text, *into); err != nil {
+		return fmt.Errorf("decode %s: %w", g, err)
+	}
+	return nil
+}

@@ -1,0 +1,284 @@
+package audit
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/bailiwick-dev/bailiwick/authz"
+)
+
+const (
+	// diskPeriod is how often the free space is looked at.
+	diskPeriod = time.Second
+	// firstRetry and lastRetry bound the pause between attempts to reopen.
+	firstRetry = 100 * time.Millisecond
+	lastRetry  = 5 * time.Second
+)
+
+// write is the writer's life.
+func (l *Log) write() {
+	defer close(l.done)
+	tick := time.NewTicker(diskPeriod)
+	defer tick.Stop()
+	for {
+		batch, closing := l.take()
+		switch {
+		case len(batch) > 0:
+			if !l.commitOrRecover(batch) {
+				return
+			}
+			select {
+			case <-tick.C:
+				l.checkDisk()
+			default:
+			}
+		case closing:
+			// The last word: the log ends here by will and in order.
+			l.lastErr = l.commit([]*item{l.system("stopped", struct{}{})})
+			return
+		default:
+			select {
+			case <-l.wake:
+			case <-tick.C:
+				l.checkDisk()
+			}
+		}
+	}
+}
+
+// take returns what is to be written next, at most one batch.
+func (l *Log) take() (batch []*item, closing bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n, size := 0, 0
+	for n < len(l.queue) && len(l.owed)+n < maxBatch && (n == 0 || size+l.queue[n].size() <= maxBatchBytes) {
+		size += l.queue[n].size()
+		n++
+	}
+	batch = append(l.owed, l.queue[:n]...)
+	l.owed = nil
+	clear(l.queue[:n])
+	l.queue = l.queue[n:]
+	if len(l.queue) == 0 {
+		l.queue = nil
+	}
+	l.bytes -= size
+	return batch, l.closed
+}
+
+// commitOrRecover commits a batch. If that fails, it answers all who wait, and
+// then tries to reopen the journal until that succeeds or the log is closed;
+// only the latter reports false.
+func (l *Log) commitOrRecover(batch []*item) bool {
+	err := l.commit(batch)
+	if err == nil {
+		return true
+	}
+	l.fail(batch, err)
+	return l.recover()
+}
+
+// commit makes a batch durable, with one checkpoint, and answers.
+func (l *Log) commit(batch []*item) error {
+	grown := l.tree.clone()
+	c := &commit{before: l.tree, hashes: make([][32]byte, len(batch))}
+	entries := make([]Entry, len(batch))
+	for i, it := range batch {
+		e := it.at(grown.size())
+		grown.append(e.Hash)
+		entries[i], c.hashes[i] = e, e.Hash
+	}
+	signed, err := l.signer.checkpoint(grown)
+	if err != nil {
+		return err
+	}
+	last := &entries[len(entries)-1]
+	last.Checkpoint, last.Frontier = signed, grown.frontier()
+	// The commit cannot be called back: whoever waits has a deadline of its own.
+	if err := l.journal.Append(context.Background(), entries); err != nil {
+		return fmt.Errorf("commit entries %d to %d: %w", entries[0].Index, last.Index, err)
+	}
+	c.checkpoint = signed
+	first := l.tree.size()
+	l.tree = grown
+	l.setMark(signed)
+	for i, it := range batch {
+		if !it.answer(Receipt{Index: first + uint64(i), commit: c}, nil) {
+			l.oweNotRun(it, "recorded after the caller had given up")
+		}
+	}
+	return nil
+}
+
+// at returns the entry that the record becomes at an index.
+func (s *sealed) at(index uint64) Entry {
+	b := make([]byte, 0, 1+len(s.head)+20+len(s.tail))
+	b = append(b, 0) // RFC 6962 §2.1: the prefix of a leaf's hash
+	b = append(b, s.head...)
+	b = strconv.AppendUint(b, index, 10)
+	b = append(b, s.tail...)
+	return Entry{Index: index, Hash: sha256.Sum256(b), Leaf: b[1:], Payload: s.payload}
+}
+
+// oweNotRun adds the outcome of a released decision that was answered as a
+// denial although its record is durable.
+func (l *Log) oweNotRun(it *item, why string) {
+	if !it.released {
+		return
+	}
+	l.owed = append(l.owed, l.outcome(it.decision, authz.OutcomeNotRun, why))
+}
+
+func (l *Log) outcome(decision string, status authz.OutcomeStatus, why string) *item {
+	return l.own(Record{
+		Kind:     KindOutcome,
+		Decision: decision,
+		Effect:   string(status),
+		Outcome:  &Outcome{Status: status, Error: why},
+	})
+}
+
+// fail answers everybody who waits: those of the batch, whose fate is unknown,
+// and those in the queue, who were not written.
+func (l *Log) fail(batch []*item, err error) {
+	l.c.Logger.Error("audit log failed: nothing is released until it has recovered", "error", err)
+	l.doubt = batch
+	l.mu.Lock()
+	l.down = err
+	var posted []*item
+	l.bytes = 0
+	waiting := l.queue
+	for _, it := range l.queue {
+		if it.done == nil {
+			posted = append(posted, it)
+			l.bytes += it.size()
+		}
+	}
+	l.queue = posted
+	l.mu.Unlock()
+	refused := fmt.Errorf("%w: %w", ErrUnavailable, err)
+	for _, it := range append(waiting, batch...) {
+		// Whoever had given up has been told the same: no.
+		_ = it.answer(Receipt{}, refused)
+	}
+}
+
+// recover reopens the journal until it can be trusted and written again. It
+// reports false when the log was closed before that.
+func (l *Log) recover() bool {
+	since := l.c.Now()
+	for pause := firstRetry; ; pause = min(2*pause, lastRetry) {
+		closing := l.sleep(pause)
+		err := l.reopen(since)
+		if err == nil {
+			l.c.Logger.Info("audit log recovered", "entries", l.tree.size())
+			return true
+		}
+		l.mu.Lock()
+		changed := l.down.Error() != err.Error()
+		l.down = err
+		l.mu.Unlock()
+		if changed {
+			l.c.Logger.Error("audit log has not recovered", "error", err)
+		}
+		if closing {
+			l.lastErr = fmt.Errorf("%w: %w", ErrUnavailable, err)
+			return false
+		}
+	}
+}
+
+// sleep pauses, and reports whether the log is closing, which ends the pause.
+func (l *Log) sleep(d time.Duration) (closing bool) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	for {
+		l.mu.Lock()
+		closing = l.closed
+		l.mu.Unlock()
+		if closing {
+			return true
+		}
+		select {
+		case <-t.C:
+			return false
+		case <-l.wake:
+		}
+	}
+}
+
+// reopen opens the journal anew, checks its end, finds out whether the batch
+// in doubt is in it, and commits what is owed together with the record
+// "recovered". Then it lets callers in again.
+func (l *Log) reopen(since time.Time) error {
+	ctx := context.Background()
+	if l.journal != nil {
+		// It is given up: what counts is what the next one reads.
+		_ = l.journal.Close()
+		l.journal = nil
+	}
+	j, err := l.c.Journal(ctx)
+	if err != nil {
+		return fmt.Errorf("reopen: %w", err)
+	}
+	l.journal = j
+	if err := l.resolve(ctx); err != nil {
+		return fmt.Errorf("reopen: %w", err)
+	}
+	l.mu.Lock()
+	details := struct {
+		Error   string `json:"error"`
+		Since   string `json:"since"`
+		Refused int64  `json:"refused"`
+	}{l.down.Error(), since.UTC().Format(timeLayout), l.refused}
+	l.mu.Unlock()
+	recovered := l.system("recovered", details)
+	recovered.once = true
+	batch := append([]*item{recovered}, l.owed...)
+	l.owed = nil
+	if err := l.commit(batch); err != nil {
+		l.doubt = batch
+		return err
+	}
+	l.mu.Lock()
+	l.down, l.refused = nil, 0
+	l.mu.Unlock()
+	return nil
+}
+
+// resolve finds out what became of the batch in doubt: all of it is in the
+// journal, or none of it. What was posted is owed again if it is not there;
+// what was released and answered with an error is owed an outcome if it is.
+func (l *Log) resolve(ctx context.Context) error {
+	end, err := l.readEnd(ctx, recoverWindow)
+	if err != nil {
+		return err
+	}
+	with := l.tree.clone()
+	for _, it := range l.doubt {
+		with.append(it.at(with.size()).Hash)
+	}
+	doubt := l.doubt
+	switch end.tree.root() {
+	case l.tree.root():
+		for _, it := range doubt {
+			if it.done == nil && !it.once {
+				l.owed = append(l.owed, it)
+			}
+		}
+	case with.root():
+		l.tree = with
+		for _, it := range doubt {
+			if it.done != nil {
+				l.oweNotRun(it, "recorded, but answered as a denial because the log failed")
+			}
+		}
+	default:
+		return fmt.Errorf("%w: the journal is neither as it was before the failure nor as it would be after it", ErrDamaged)
+	}
+	l.doubt = nil
+	return nil
+}
