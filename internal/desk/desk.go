@@ -227,7 +227,7 @@ func (s Server) sameAs(o Server) bool {
 		return s.Problem == o.Problem && s.Name == o.Name
 	}
 	return s.Command == o.Command && slices.Equal(s.Args, o.Args) && maps.Equal(s.Env, o.Env) &&
-		s.Cwd == o.Cwd && s.URL == o.URL && s.Token == o.Token
+		(s.Cwd == o.Cwd || s.Cwd == "" || o.Cwd == "") && s.URL == o.URL && s.Token == o.Token
 }
 
 var notInName = regexp.MustCompile(`[^A-Za-z0-9_-]+|__+`)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -63,6 +64,9 @@ func TestEveryClientIsFound(t *testing.T) {
 				t.Errorf("files (-want +got):\n%s", diff)
 			}
 			want := []Server{{Name: "files", Files: []string{path}, Command: "npx", Args: []string{"fs"}}}
+			if strings.HasPrefix(tt.file, "project/") {
+				want[0].Cwd = d.Project
+			}
 			if diff := cmp.Diff(want, servers); diff != "" {
 				t.Errorf("servers (-want +got):\n%s", diff)
 			}
@@ -150,6 +154,9 @@ func TestEntries(t *testing.T) {
 			if want.Command == "HOME/x" {
 				want.Command, want.Args = d.Home+"/x", []string{d.Project}
 			}
+			if want.Command != "" && want.Cwd == "" {
+				want.Cwd = d.Project
+			}
 			if diff := cmp.Diff([]Server{want}, got); diff != "" {
 				t.Errorf("servers (-want +got):\n%s", diff)
 			}
@@ -165,9 +172,9 @@ func TestOneServerOfTwoClientsIsOneServer(t *testing.T) {
 	_, got := d.Servers(nil)
 	code, cursor := filepath.Join(d.Project, ".mcp.json"), filepath.Join(d.Project, ".cursor/mcp.json")
 	want := []Server{
-		{Name: "a", Files: []string{code}, Command: "a"},
-		{Name: "files", Files: []string{code, cursor}, Command: "npx", Args: []string{"fs"}},
-		{Name: "a-2", Files: []string{cursor}, Command: "other"},
+		{Name: "a", Files: []string{code}, Command: "a", Cwd: d.Project},
+		{Name: "files", Files: []string{code, cursor}, Command: "npx", Args: []string{"fs"}, Cwd: d.Project},
+		{Name: "a-2", Files: []string{cursor}, Command: "other", Cwd: d.Project},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("servers (-want +got):\n%s", diff)

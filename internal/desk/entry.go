@@ -43,6 +43,9 @@ func (d Desk) server(f File, name string, raw json.RawMessage) (Server, bool) {
 	if err := s.fill(e, x); err != nil {
 		s.Problem = err.Error()
 	}
+	if s.Command != "" && s.Cwd == "" && strings.HasPrefix(f.Path, d.Project+string(filepath.Separator)) {
+		s.Cwd = d.Project // where the client would have started it
+	}
 	if s.Problem == "" && len(x.missing) > 0 {
 		s.Problem = "the client fills in " + strings.Join(x.missing, ", ") + ", which is not set here"
 	}
