@@ -187,7 +187,7 @@ func (n *Node) saveSessions(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if err := n.sessions.Save(ctx, n.log.Size()); err != nil && ctx.Err() == nil {
+			if err := n.sessions.Save(ctx); err != nil && ctx.Err() == nil {
 				n.logger.Error("sessions not saved; they will be caught up from the evidence", "error", err)
 			}
 		}
@@ -257,7 +257,7 @@ func (n *Node) Close(ctx context.Context) error {
 	n.tasks.Wait()
 	if n.log != nil {
 		if n.sessions != nil {
-			errs = append(errs, n.sessions.Save(ctx, n.log.Size()))
+			errs = append(errs, n.sessions.Save(ctx))
 		}
 		errs = append(errs, n.log.Close())
 	}

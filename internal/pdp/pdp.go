@@ -92,7 +92,7 @@ func (p *PDP) Decide(ctx context.Context, req authz.Request) (authz.Decision, er
 	c.identified(who)
 
 	// In what session?
-	c.visit, err = p.Sessions.Enter(ctx, c.session, who.Agent, c.now, p.Log.Size())
+	c.visit, err = p.Sessions.Enter(ctx, c.session, who.Agent, c.now)
 	if errors.Is(err, session.ErrOwner) {
 		return c.deny(ctx, authz.ReasonSessionMismatch, "The session belongs to another agent.", nil)
 	}

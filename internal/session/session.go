@@ -82,6 +82,7 @@ type Tracker struct {
 	live  map[string]*entry
 	dirty map[string]*entry
 	open  map[*Visit]struct{}
+	next  uint64 // one more than the highest index applied
 }
 
 type entry struct {
@@ -114,13 +115,12 @@ type Visit struct {
 	floor uint64
 }
 
-// Enter opens a visit for a decision whose record will have an index of at
-// least size, the number of records in the evidence now. It opens the session
-// for the agent if it is new; the error wraps [ErrOwner] when another agent
-// opened it. The caller must Leave.
-func (t *Tracker) Enter(ctx context.Context, id, agent string, now time.Time, size uint64) (*Visit, error) {
+// Enter opens a visit for a decision that has not been recorded yet. It opens
+// the session for the agent if it is new; the error wraps [ErrOwner] when
+// another agent opened it. The caller must Leave.
+func (t *Tracker) Enter(ctx context.Context, id, agent string, now time.Time) (*Visit, error) {
 	for {
-		if v, err := t.enterLive(id, agent, now, size); v != nil || err != nil {
+		if v, err := t.enterLive(id, agent, now); v != nil || err != nil {
 			return v, err
 		}
 		saved, ok, err := t.store.Session(ctx, id)
@@ -134,7 +134,7 @@ func (t *Tracker) Enter(ctx context.Context, id, agent string, now time.Time, si
 	}
 }
 
-func (t *Tracker) enterLive(id, agent string, now time.Time, size uint64) (*Visit, error) {
+func (t *Tracker) enterLive(id, agent string, now time.Time) (*Visit, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.live[id]
@@ -148,7 +148,8 @@ func (t *Tracker) enterLive(id, agent string, now time.Time, size uint64) (*Visi
 	e.visits++
 	// The snapshot shares its labels with the entry: they are replaced, never
 	// changed in place.
-	v := &Visit{Snapshot: e.Snapshot, t: t, e: e, floor: size}
+	// The visit's record will come after all that have been applied so far.
+	v := &Visit{Snapshot: e.Snapshot, t: t, e: e, floor: t.next}
 	t.open[v] = struct{}{}
 	return v, nil
 }
@@ -168,6 +169,7 @@ func (v *Visit) Apply(index uint64, eff Effect) {
 	defer v.t.mu.Unlock()
 	v.e.apply(index, eff)
 	v.t.dirty[v.e.ID] = v.e
+	v.t.next = max(v.t.next, index+1)
 }
 
 // Leave closes the visit.
@@ -209,14 +211,20 @@ func union(a, b []string) []string {
 	return a
 }
 
-// Position returns the index from which on records have to be replayed after
-// a start.
-func (t *Tracker) Position(ctx context.Context) (uint64, error) { return t.store.SessionPosition(ctx) }
+// Position returns the index from which on records have to be replayed. It is
+// called once, at the start, before anything else.
+func (t *Tracker) Position(ctx context.Context) (uint64, error) {
+	position, err := t.store.SessionPosition(ctx)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.next = max(t.next, position)
+	return position, err
+}
 
 // Replay applies one record of the evidence during a start. A record that the
 // saved state includes already changes nothing.
 func (t *Tracker) Replay(ctx context.Context, id, agent string, index uint64, at time.Time, eff Effect) error {
-	v, err := t.Enter(ctx, id, agent, at, index)
+	v, err := t.Enter(ctx, id, agent, at)
 	if errors.Is(err, ErrOwner) {
 		return nil // the record is of the denial that this mismatch caused
 	}
@@ -228,10 +236,12 @@ func (t *Tracker) Replay(ctx context.Context, id, agent string, index uint64, at
 	return nil
 }
 
-// Save writes what has changed since the last Save. size is the number of
-// records in the evidence, read before the call.
-func (t *Tracker) Save(ctx context.Context, size uint64) error {
-	batch, states, position := t.collect(size)
+// Save writes what has changed since the last Save.
+func (t *Tracker) Save(ctx context.Context) error {
+	batch, states, position := t.collect()
+	if len(states) == 0 {
+		return nil
+	}
 	if err := t.store.SaveSessions(ctx, states, position); err != nil {
 		t.mu.Lock()
 		defer t.mu.Unlock()
@@ -243,10 +253,10 @@ func (t *Tracker) Save(ctx context.Context, size uint64) error {
 
 // collect takes the dirty sessions and the position up to which all records
 // are included in them.
-func (t *Tracker) collect(size uint64) (map[string]*entry, []State, uint64) {
+func (t *Tracker) collect() (map[string]*entry, []State, uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	position := size
+	position := t.next
 	for v := range t.open {
 		position = min(position, v.floor)
 	}

@@ -40,7 +40,7 @@ func newTracker(t testing.TB, s session.Store, limit int) *session.Tracker {
 
 func snapshot(t testing.TB, tr *session.Tracker, id string) session.Snapshot {
 	t.Helper()
-	v, err := tr.Enter(t.Context(), id, "bot", start, 0)
+	v, err := tr.Enter(t.Context(), id, "bot", start)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,12 +50,12 @@ func snapshot(t testing.TB, tr *session.Tracker, id string) session.Snapshot {
 
 func TestSessionBelongsToWhoOpenedIt(t *testing.T) {
 	tr := newTracker(t, openState(t, filepath.Join(t.TempDir(), "state.db")), 0)
-	v, err := tr.Enter(t.Context(), "s", "bot", start, 0)
+	v, err := tr.Enter(t.Context(), "s", "bot", start)
 	if err != nil {
 		t.Fatal(err)
 	}
 	v.Leave()
-	if _, err := tr.Enter(t.Context(), "s", "thief", start, 0); !errors.Is(err, session.ErrOwner) {
+	if _, err := tr.Enter(t.Context(), "s", "thief", start); !errors.Is(err, session.ErrOwner) {
 		t.Errorf("another agent entered: %v", err)
 	}
 }
@@ -69,7 +69,7 @@ func TestLabelsOnlyGrow(t *testing.T) {
 		{Released: true, Labels: []string{"secret", "untrusted"}},
 		{Released: true, Uncounted: true},
 	} {
-		v, err := tr.Enter(t.Context(), "s", "bot", start, uint64(i))
+		v, err := tr.Enter(t.Context(), "s", "bot", start)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +108,7 @@ func TestStateIsAFunctionOfTheRecords(t *testing.T) {
 			switch rapid.IntRange(0, 5).Draw(rt, "step") {
 			case 0, 1: // a decision begins
 				id := ids.Draw(rt, "id")
-				v, err := tr.Enter(t.Context(), id, "bot", start, uint64(len(evidence)))
+				v, err := tr.Enter(t.Context(), id, "bot", start)
 				if err != nil {
 					rt.Fatal(err)
 				}
@@ -132,7 +132,7 @@ func TestStateIsAFunctionOfTheRecords(t *testing.T) {
 				f.v.Leave()
 				flights = slices.Delete(flights, i, i+1)
 			case 4:
-				if err := tr.Save(t.Context(), uint64(len(evidence))); err != nil {
+				if err := tr.Save(t.Context()); err != nil {
 					rt.Fatal(err)
 				}
 			case 5: // crash and start again
@@ -192,7 +192,7 @@ func (broken) Session(context.Context, string) (session.State, bool, error) {
 
 func TestStoreFailureIsAnError(t *testing.T) {
 	tr := newTracker(t, broken{}, 0)
-	if _, err := tr.Enter(t.Context(), "s", "bot", start, 0); !errors.Is(err, errDisk) {
+	if _, err := tr.Enter(t.Context(), "s", "bot", start); !errors.Is(err, errDisk) {
 		t.Errorf("got %v", err)
 	}
 	if _, err := session.New(session.Config{}); err == nil {
@@ -203,7 +203,7 @@ func TestStoreFailureIsAnError(t *testing.T) {
 func TestFailedSaveIsTriedAgain(t *testing.T) {
 	db := openState(t, filepath.Join(t.TempDir(), "state.db"))
 	tr := newTracker(t, db, 0)
-	v, err := tr.Enter(t.Context(), "s", "bot", start, 0)
+	v, err := tr.Enter(t.Context(), "s", "bot", start)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,10 +211,10 @@ func TestFailedSaveIsTriedAgain(t *testing.T) {
 	v.Leave()
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := tr.Save(ended, 1); err == nil {
+	if err := tr.Save(ended); err == nil {
 		t.Fatal("saved although the context had ended")
 	}
-	if err := tr.Save(t.Context(), 1); err != nil {
+	if err := tr.Save(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := snapshot(t, newTracker(t, db, 0), "s"); got.Calls != 1 || len(got.Labels) != 1 {
@@ -227,7 +227,7 @@ func TestConcurrentCallsOfOneSessionAllCount(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 64 {
 		wg.Go(func() {
-			v, err := tr.Enter(t.Context(), "s", "bot", start, 0)
+			v, err := tr.Enter(t.Context(), "s", "bot", start)
 			if err != nil {
 				t.Error(err)
 				return
@@ -235,7 +235,7 @@ func TestConcurrentCallsOfOneSessionAllCount(t *testing.T) {
 			defer v.Leave()
 			v.Apply(uint64(i), session.Effect{Released: true, Labels: []string{fmt.Sprint(i % 4)}})
 			if i%16 == 0 {
-				if err := tr.Save(t.Context(), 64); err != nil {
+				if err := tr.Save(t.Context()); err != nil {
 					t.Error(err)
 				}
 			}
