@@ -10,8 +10,7 @@ type op uint8
 
 const (
 	opEnd  op = iota // the policy is satisfied
-	opFail           // evaluating this is an error
-	opSlow           // let cedar-go evaluate the policy slow[a]
+	opSlow           // cedar-go evaluates the policy: slow[a]
 
 	// Values. They take operands from the stack and push one.
 	opSlot   // slot a

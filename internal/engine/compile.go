@@ -199,10 +199,11 @@ func (c *compiler) operator(n ast.IsNode) {
 	}
 }
 
-// giveUp leaves the policy to cedar-go.
+// giveUp leaves the policy to cedar-go. The instruction stands in for a value
+// until the policy's code is thrown away.
 func (c *compiler) giveUp() {
 	c.unknown = true
-	c.emit(1, instruction{op: opFail})
+	c.emit(1, instruction{op: opSlow})
 }
 
 func (c *compiler) unary(arg ast.IsNode, in instruction) {

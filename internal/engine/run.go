@@ -148,7 +148,7 @@ func (s *scratch) run(at int32) outcome {
 				return failed
 			}
 			truth, ok = s.fused(in, v)
-		default: // opFail
+		default:
 			return failed
 		}
 
