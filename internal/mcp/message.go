@@ -42,6 +42,8 @@ type SyntaxError struct {
 	Message string
 	// ID is the id of the message, nil when none could be read.
 	ID json.RawMessage
+
+	long bool // the message was too long to be read
 }
 
 func (e *SyntaxError) Error() string { return e.Message }

@@ -113,5 +113,5 @@ func maxMessage(max int64) int64 {
 }
 
 func errTooLong(max int64) error {
-	return &SyntaxError{Code: CodeInvalidRequest, Message: fmt.Sprintf("the message is longer than %d bytes", max)}
+	return &SyntaxError{Code: CodeInvalidRequest, Message: fmt.Sprintf("the message is longer than %d bytes", max), long: true}
 }
