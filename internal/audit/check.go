@@ -28,6 +28,7 @@ const (
 	FaultFrontier   = "frontier_changed"   // the stored right edge of the tree is wrong
 	FaultUncovered  = "not_covered"        // entries after the last checkpoint
 	FaultTruncated  = "truncated"          // a checkpoint exists for more entries than there are
+	FaultKey        = "wrong_key"          // another key than the one given
 	FaultFormat     = "malformed"          // bytes that are not in the format
 )
 

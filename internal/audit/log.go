@@ -57,6 +57,7 @@ type Log struct {
 	low  atomic.Bool   // the disk is below the reserve
 
 	mu      sync.Mutex
+	journal Journal // changed by the writer only; nil while there is none
 	queue   []*item
 	bytes   int
 	refused int64 // records refused while down
@@ -64,9 +65,8 @@ type Log struct {
 	closed  bool
 
 	// The rest belongs to the writer.
-	journal Journal
-	tree    tree
-	mark    *os.File
+	tree tree
+	mark *os.File
 	// owed are outcomes that the log itself adds, and posted records of a
 	// commit that failed. They go before the queue.
 	owed []*item
@@ -246,7 +246,7 @@ func (l *Log) release() error {
 	var errs []error
 	if l.journal != nil {
 		errs = append(errs, l.journal.Close())
-		l.journal = nil
+		l.setJournal(nil)
 	}
 	if l.mark != nil {
 		errs = append(errs, l.mark.Close())

@@ -25,23 +25,23 @@ const (
 // The parts are committed to separately (docs/formats.md), so that an auditor
 // can be shown why something was decided without being shown the input.
 type Record struct {
-	Kind Kind
+	Kind Kind `json:"kind"`
 	// Time is when the decision was taken; truncated to milliseconds UTC.
-	Time time.Time
+	Time time.Time `json:"time"`
 	// Decision is the id of the decision that this record is, or is about.
-	Decision string
+	Decision string `json:"decision,omitempty"`
 	// Effect is "allow" or "deny" for a decision as policy decided it, the
 	// outcome's status, or the name of a system act.
-	Effect string
+	Effect string `json:"effect,omitempty"`
 	// Version is the digest of the policy set in force.
-	Version string
+	Version string `json:"version,omitempty"`
 
-	Who     *Who            // decision
-	What    *What           // decision
-	Why     *Why            // decision
-	Input   json.RawMessage // decision: the arguments, as sent
-	Outcome *Outcome        // outcome
-	System  json.RawMessage // system: details, a JSON object
+	Who     *Who            `json:"who,omitempty"`     // decision
+	What    *What           `json:"what,omitempty"`    // decision
+	Why     *Why            `json:"why,omitempty"`     // decision
+	Input   json.RawMessage `json:"input,omitempty"`   // decision: the arguments, as sent
+	Outcome *Outcome        `json:"outcome,omitempty"` // outcome
+	System  json.RawMessage `json:"system,omitempty"`  // system: details, a JSON object
 }
 
 // Who is the verified subject and where it stood.

@@ -218,13 +218,13 @@ func (l *Log) reopen(since time.Time) error {
 	if l.journal != nil {
 		// It is given up: what counts is what the next one reads.
 		_ = l.journal.Close()
-		l.journal = nil
+		l.setJournal(nil)
 	}
 	j, err := l.c.Journal(ctx)
 	if err != nil {
 		return fmt.Errorf("reopen: %w", err)
 	}
-	l.journal = j
+	l.setJournal(j)
 	if err := l.resolve(ctx); err != nil {
 		return fmt.Errorf("reopen: %w", err)
 	}
@@ -247,6 +247,12 @@ func (l *Log) reopen(since time.Time) error {
 	l.down, l.refused = nil, 0
 	l.mu.Unlock()
 	return nil
+}
+
+func (l *Log) setJournal(j Journal) {
+	l.mu.Lock()
+	l.journal = j
+	l.mu.Unlock()
 }
 
 // resolve finds out what became of the batch in doubt: all of it is in the
