@@ -8,9 +8,14 @@
 package catalog
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/cedar-policy/cedar-go/types"
+	"github.com/cedar-policy/cedar-go/x/exp/schema/ast"
 )
 
 // A Config is what a catalogue is made from.
@@ -24,31 +29,13 @@ type Config struct {
 
 // A Catalog is a checked, immutable set of operations. It is safe for
 // concurrent use.
-type Catalog struct{}
-
-// New checks the overlay against the lock and makes the catalogue. The error
-// joins one [Problem] for each mistake.
-func New(c Config) (*Catalog, error) { return nil, errors.New("catalog: not built yet") }
-
-// Schema is the Cedar schema of the catalogue in Cedar syntax: the entities,
-// the effect groups, one action for each pinned tool and one for each method
-// of the protocol. The same catalogue always gives the same bytes.
-func (c *Catalog) Schema() []byte { return nil }
-
-// Operation finds an operation by its action, "<server>/<tool>" or
-// "mcp:<method>".
-func (c *Catalog) Operation(action string) (*Operation, bool) { return nil, false }
-
-// Operations are all operations, sorted by action.
-func (c *Catalog) Operations() []*Operation { return nil }
-
-// Actions are the action entities of the catalogue, the groups among them,
-// each with all its ancestors as parents.
-func (c *Catalog) Actions() types.EntityMap { return nil }
-
-// Conflicts are the tools whose server contradicts the operator, sorted by
-// action. The stricter word holds.
-func (c *Catalog) Conflicts() []Conflict { return nil }
+type Catalog struct {
+	operations []*Operation
+	byAction   map[string]*Operation
+	conflicts  []Conflict
+	schema     []byte
+	ast        *ast.Schema
+}
 
 // A Conflict is an annotation by which a server contradicts the operator.
 type Conflict struct {
@@ -57,15 +44,257 @@ type Conflict struct {
 	Message string `json:"message"`
 }
 
-// A Problem is a mistake in the overlay or the lock.
-type Problem struct {
-	// File is the base name of the kind of file: "catalog.yaml" or
-	// "catalog.lock.json".
-	File string
-	// Line counts from 1; 0 is unknown.
-	Line int
-	// Message says what is wrong and what to do.
-	Message string
+// New checks the overlay against the lock and makes the catalogue. The error
+// joins one [Problem] for each mistake.
+func New(cfg Config) (*Catalog, error) {
+	if cfg.Lock == nil {
+		return nil, errors.New("catalog: Config.Lock is required")
+	}
+	overlay := cfg.Overlay
+	if overlay == nil {
+		overlay = &Overlay{}
+	}
+	g, err := newGenerator()
+	if err != nil {
+		return nil, err
+	}
+	b := builder{generator: g, overlay: overlay, catalog: &Catalog{byAction: map[string]*Operation{}}}
+	b.problems = overlay.names(cfg.Lock)
+	for _, p := range cfg.Lock.Pins() {
+		b.tool(p)
+	}
+	for _, m := range protocolMethods() {
+		b.method(m)
+	}
+	if err := joinProblems(b.problems); err != nil {
+		return nil, err
+	}
+	return b.finish(), nil
 }
 
-func (p *Problem) Error() string { return p.Message }
+// Schema is the Cedar schema of the catalogue in Cedar syntax: the entities,
+// the effect groups, one action for each pinned tool and one for each method
+// of the protocol. The same catalogue always gives the same bytes.
+func (c *Catalog) Schema() []byte { return slices.Clone(c.schema) }
+
+// Operation finds an operation by its action, "<server>/<tool>" or
+// "mcp:<method>".
+func (c *Catalog) Operation(action string) (*Operation, bool) {
+	o, ok := c.byAction[action]
+	return o, ok
+}
+
+// Operations are all operations, sorted by action.
+func (c *Catalog) Operations() []*Operation { return slices.Clone(c.operations) }
+
+// Conflicts are the tools whose server contradicts the operator, sorted by
+// action. The stricter word holds.
+func (c *Catalog) Conflicts() []Conflict { return slices.Clone(c.conflicts) }
+
+// Actions are the action entities of the catalogue, the groups among them,
+// each with all its ancestors as parents.
+func (c *Catalog) Actions() types.EntityMap {
+	m := types.EntityMap{}
+	for id, a := range c.ast.Actions {
+		uid := types.NewEntityUID("Action", id)
+		var parents []types.EntityUID
+		for _, p := range a.Parents {
+			parents = append(parents, types.NewEntityUID("Action", p.ID))
+		}
+		m[uid] = types.Entity{UID: uid, Parents: types.NewEntityUIDSet(parents...)}
+	}
+	return m
+}
+
+// A builder makes one catalogue.
+type builder struct {
+	*generator
+	overlay  *Overlay
+	catalog  *Catalog
+	problems []*Problem
+}
+
+func (b *builder) add(o *Operation) {
+	b.catalog.operations = append(b.catalog.operations, o)
+	b.catalog.byAction[o.Action] = o
+}
+
+func (b *builder) tool(p Pin) {
+	d, err := parseDefinition(p.Definition)
+	if err != nil {
+		b.problems = append(b.problems, &Problem{File: "catalog.lock.json", Message: fmt.Sprintf("%s/%s: %v", p.Server, p.Tool, err)})
+		return
+	}
+	word, problems := b.overlay.word(p.Server, p.Tool)
+	b.problems = append(b.problems, problems...)
+	o := &Operation{
+		Action: p.Server + "/" + p.Tool, Server: p.Server, Tool: p.Tool, Digest: p.Digest,
+		Title: d.title, Description: d.description,
+		Effects: unclassified(), Groups: word.groups, Labels: word.labels,
+		input: d.input.root, round: word.numbers == "round",
+	}
+	if word.effects != nil {
+		var conflicts []string
+		o.Classified = true
+		o.Effects, conflicts = tighten(word.effects, d.hints)
+		for _, m := range conflicts {
+			b.catalog.conflicts = append(b.catalog.conflicts, Conflict{o.Action, m})
+		}
+	}
+	d.input.setUndeclared(word.undeclared)
+	rec := b.schema([]string{p.Server, p.Tool, "Input"}, d.input)
+	s := &slot{path: []string{p.Server, p.Tool, "Input"}}
+	b.declareType(s, rec)
+	b.authority(o, word)
+	resources := []string{"Server"}
+	if r := word.resource; r != nil {
+		resources = []string{r.Type}
+		b.mapResource(o, r, word.resourceAt)
+	}
+	for _, group := range o.Groups {
+		b.namespace("").Actions[types.String(group)] = ast.Action{}
+	}
+	b.action(o, ast.TypeRef(s.ident), resources)
+	b.add(o)
+}
+
+// authority checks the arguments that the operator says carry authority.
+func (b *builder) authority(o *Operation, w toolWord) {
+	for _, a := range w.authority {
+		if _, ok := o.argument(a.path); ok {
+			o.Authority = append(o.Authority, a.path)
+			continue
+		}
+		// What is said of many tools need not fit every one of them.
+		if a.from.server == anyServer || isPattern(a.from.pattern) {
+			continue
+		}
+		b.problems = append(b.problems, b.overlay.problem(a.from.path("authority"),
+			"servers.%s.tools.%s.authority: the tool has no argument %q%s", o.Server, o.Tool, a.path, didYouMean(a.path, o.arguments())))
+	}
+	o.Authority = sortedSet(o.Authority)
+}
+
+func (b *builder) mapResource(o *Operation, r *resourceRule, from match) {
+	bad := func(format string, args ...any) {
+		b.problems = append(b.problems, b.overlay.problem(from.path("resource"),
+			"servers.%s.tools.%s.resource: %s: %s", from.server, from.pattern, o.Action, fmt.Sprintf(format, args...)))
+	}
+	s, ok := o.argument(r.ID)
+	if !ok {
+		bad("the tool has no argument %q%s", r.ID, didYouMean(r.ID, o.arguments()))
+		return
+	}
+	if !namesResource(s) {
+		bad("the argument %q is neither a string nor an integer, so it cannot be an id", r.ID)
+		return
+	}
+	o.resourceType, o.resourcePath = types.EntityType(r.Type), o.argumentPath(r.ID)
+	b.namespace("").Entities[ast.Ident(r.Type)] = ast.Entity{ParentTypes: []ast.EntityTypeRef{"Server"}}
+}
+
+// namesResource reports whether values of a shape can be ids.
+func namesResource(s *shape) bool {
+	switch s.kind {
+	case kindString, kindEnum, kindLong, kindIPv4, kindIPv6:
+		return true
+	case kindUnion:
+		return slices.ContainsFunc(s.items, func(i *shape) bool { return namesResource(i.resolve()) })
+	default:
+		return false
+	}
+}
+
+func (b *builder) method(m method) {
+	o := &Operation{
+		Action: "mcp:" + m.name, Method: m.name, Effects: []string{m.effect}, Classified: true,
+		Description: m.doc, method: &m, serverLabels: map[string][]string{},
+	}
+	if m.outputs {
+		for server := range b.overlay.file.Servers {
+			o.serverLabels[server] = sortedSet(b.overlay.serverLabels(server))
+		}
+		o.Labels = o.serverLabels[anyServer]
+	}
+	rec := ast.RecordType{"server": {Type: ast.Type("String")}}
+	for _, p := range m.picks {
+		rec[types.String(p.attr)] = ast.Attribute{Type: ast.Type("String"), Optional: !p.required}
+	}
+	s := &slot{path: []string{"mcp", m.name, "Input"}}
+	b.declareType(s, rec)
+	b.action(o, ast.TypeRef(s.ident), m.resources)
+	b.add(o)
+}
+
+func (b *builder) finish() *Catalog {
+	c := b.catalog
+	slices.SortFunc(c.operations, func(x, y *Operation) int { return cmp.Compare(x.Action, y.Action) })
+	slices.SortFunc(c.conflicts, func(x, y Conflict) int {
+		return cmp.Or(cmp.Compare(x.Action, y.Action), cmp.Compare(x.Message, y.Message))
+	})
+	c.ast = b.generator.finish()
+	c.schema = FormatSchema(c.ast)
+	return c
+}
+
+// setUndeclared opens or closes the objects that declare members, as the
+// operator says. Empty leaves them as the schema has them.
+func (d schemaDoc) setUndeclared(word string) {
+	if word == "" {
+		return
+	}
+	seen := map[*shape]bool{}
+	var visit func(*shape)
+	visit = func(s *shape) {
+		if seen[s] {
+			return
+		}
+		seen[s] = true
+		if s.kind == kindObject && len(s.fields) > 0 {
+			s.open = word == "allow"
+		}
+		for _, c := range s.children() {
+			visit(*c)
+		}
+	}
+	visit(d.root)
+	d.root.open = word == "allow"
+	for _, def := range d.defs {
+		visit(def)
+	}
+}
+
+// argument finds the shape of an argument by its path.
+func (o *Operation) argument(path string) (*shape, bool) {
+	s := o.input
+	for _, name := range o.argumentPath(path) {
+		s = s.resolve()
+		if s.kind == kindSet {
+			s = s.elem.resolve()
+		}
+		i, ok := s.find(name)
+		if !ok {
+			return nil, false
+		}
+		s = s.fields[i].shape
+	}
+	return s.resolve(), true
+}
+
+// argumentPath splits a path at its dots, unless an argument has that very
+// name.
+func (o *Operation) argumentPath(path string) []string {
+	if _, ok := o.input.find(path); ok {
+		return []string{path}
+	}
+	return strings.Split(path, ".")
+}
+
+// arguments are the names of the arguments.
+func (o *Operation) arguments() []string {
+	names := make([]string, len(o.input.fields))
+	for i, f := range o.input.fields {
+		names[i] = f.name
+	}
+	return names
+}

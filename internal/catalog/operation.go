@@ -2,7 +2,8 @@ package catalog
 
 import (
 	"encoding/json"
-	"errors"
+	"fmt"
+	"strconv"
 
 	"github.com/cedar-policy/cedar-go/types"
 
@@ -11,8 +12,8 @@ import (
 
 // The effect groups. Every operation is in at least one of them.
 const (
-	// EffectRead only reads. An operation in it does nothing but read, so that
-	// a permit for it never lets a change through.
+	// EffectRead only reads. An operation in it does nothing but read (and
+	// perhaps reach outside), so that a permit for it lets no change through.
 	EffectRead = "read"
 	// EffectWrite changes something.
 	EffectWrite = "write"
@@ -40,8 +41,9 @@ type Operation struct {
 	// Digest is the digest ([authz.Digest]) of the pinned definition. Empty
 	// for a method.
 	Digest string
-	// Description is the tool's description as its server gave it: untrusted
+	// Title and Description are the tool's as its server gave them: untrusted
 	// text.
+	Title       string
 	Description string
 	// Effects are the effect groups that the operation is in, sorted.
 	Effects []string
@@ -56,6 +58,14 @@ type Operation struct {
 	// Authority are the arguments that carry authority (a recipient, an
 	// amount), as paths with dots, sorted.
 	Authority []string
+
+	input        *shape // of a tool
+	round        bool   // numbers to four places
+	resourceType types.EntityType
+	resourcePath []string
+
+	method       *method
+	serverLabels map[string][]string
 }
 
 // UID is the Cedar action.
@@ -65,7 +75,31 @@ func (o *Operation) UID() types.EntityUID {
 
 // OutputLabels are the labels that a session gets when the operation is
 // released on a server. A tool has one server; a method has many.
-func (o *Operation) OutputLabels(server string) []string { return o.Labels }
+func (o *Operation) OutputLabels(server string) []string {
+	if labels, ok := o.serverLabels[server]; ok {
+		return labels
+	}
+	return o.Labels
+}
+
+// ResourceType is the Cedar type of what a tool touches, and the argument that
+// holds its id; "Server" and nothing if the operator mapped none. It is empty
+// for a method.
+func (o *Operation) ResourceType() (entityType string, argument []string) {
+	switch {
+	case o.method != nil:
+		return "", nil
+	case o.resourceType == "":
+		return "Server", nil
+	default:
+		return string(o.resourceType), o.resourcePath
+	}
+}
+
+// parents are the groups that the action is in.
+func (o *Operation) parents() []string {
+	return sortedSet(append(append([]string(nil), o.Effects...), o.Groups...))
+}
 
 // Input converts the arguments of a call (of a method: its params) into the
 // typed context.input that policies see, and the entities that it refers to.
@@ -76,7 +110,14 @@ func (o *Operation) OutputLabels(server string) []string { return o.Labels }
 // are not I-JSON are errors. The error is an [*InputError] and fit for the
 // agent: it names the argument and never quotes its value.
 func (o *Operation) Input(server string, raw json.RawMessage) (types.Record, types.EntityMap, error) {
-	return types.Record{}, nil, errors.New("catalog: not built yet")
+	if o.method != nil {
+		rec, err := o.method.input(server, raw)
+		return rec, nil, err
+	}
+	if server != o.Server {
+		return types.Record{}, nil, fmt.Errorf("input of %s: it is not an operation of server %q", o.Action, server)
+	}
+	return convert(o.input, o.round, raw)
 }
 
 // Resource says what a call touches: the entity that the operator mapped from
@@ -85,7 +126,104 @@ func (o *Operation) Input(server string, raw json.RawMessage) (types.Record, typ
 // What the gate says it is (given) must agree, or be zero: a gate cannot talk
 // the PDP into another resource than the arguments name.
 func (o *Operation) Resource(server string, given authz.Entity, raw json.RawMessage) (types.EntityUID, types.EntityMap, error) {
-	return types.EntityUID{}, nil, errors.New("catalog: not built yet")
+	uid, err := o.resource(server, raw)
+	if err != nil {
+		return types.EntityUID{}, nil, err
+	}
+	top := types.NewEntityUID("Server", types.String(server))
+	if !given.IsZero() && given != entityOf(uid) && given != entityOf(top) {
+		return types.EntityUID{}, nil, &InputError{Reason: fmt.Sprintf("the resource is not %s %q, which the request names", given.Type, given.ID)}
+	}
+	ancestors := types.EntityMap{top: {UID: top}}
+	if uid != top {
+		ancestors[uid] = types.Entity{UID: uid, Parents: types.NewEntityUIDSet(top)}
+	}
+	return uid, ancestors, nil
+}
+
+func entityOf(uid types.EntityUID) authz.Entity {
+	return authz.Entity{Type: string(uid.Type), ID: string(uid.ID)}
+}
+
+func (o *Operation) resource(server string, raw json.RawMessage) (types.EntityUID, error) {
+	if o.method != nil {
+		return o.method.resource(server, raw)
+	}
+	if server != o.Server {
+		return types.EntityUID{}, fmt.Errorf("resource of %s: it is not an operation of server %q", o.Action, server)
+	}
+	if o.resourceType == "" {
+		return types.NewEntityUID("Server", types.String(server)), nil
+	}
+	id, err := idAt(raw, o.resourcePath)
+	if err != nil {
+		return types.EntityUID{}, err
+	}
+	return types.NewEntityUID(o.resourceType, types.String(id)), nil
+}
+
+// input picks what policy sees of a method's params.
+func (m *method) input(server string, raw json.RawMessage) (types.Record, error) {
+	rec := types.RecordMap{"server": types.String(server)}
+	for _, p := range m.picks {
+		v, err := valueAt(raw, p.path)
+		if err != nil {
+			return types.Record{}, err
+		}
+		if v == nil {
+			if p.required {
+				return types.Record{}, &InputError{Path: dotted(p.path), Reason: "is missing"}
+			}
+			continue
+		}
+		s, ok := unquote(v)
+		if !ok {
+			return types.Record{}, &InputError{Path: dotted(p.path), Reason: "is not a string"}
+		}
+		rec[types.String(p.attr)] = types.String(s)
+	}
+	if len(m.picks) == 0 {
+		// Bytes that are no JSON object are refused all the same.
+		if _, err := valueAt(raw, nil); err != nil {
+			return types.Record{}, err
+		}
+	}
+	return types.NewRecord(rec), nil
+}
+
+func (m *method) resource(server string, raw json.RawMessage) (types.EntityUID, error) {
+	in, err := m.input(server, raw)
+	if err != nil {
+		return types.EntityUID{}, err
+	}
+	get := func(attr types.String) (string, bool) {
+		s, ok := in.Get(attr)
+		str, isString := s.(types.String)
+		return string(str), ok && isString
+	}
+	typ, attr := m.resources[0], types.String("uri")
+	switch {
+	case typ == "Server":
+		return types.NewEntityUID("Server", types.String(server)), nil
+	case m.name == "completion/complete":
+		// COAZ-MCP, Completion: a prompt, or else a resource.
+		ref, _ := get("ref")
+		switch ref {
+		case "ref/prompt":
+			typ, attr = "McpPrompt", "name"
+		case "ref/resource":
+			typ, attr = "McpResource", "uri"
+		default:
+			return types.EntityUID{}, &InputError{Path: "ref.type", Reason: `is neither "ref/prompt" nor "ref/resource"`}
+		}
+	case typ == "McpPrompt":
+		attr = "name"
+	}
+	id, ok := get(attr)
+	if !ok {
+		return types.EntityUID{}, &InputError{Path: string(attr), Reason: "is missing"}
+	}
+	return types.NewEntityUID(types.EntityType(typ), types.String(server+"/"+id)), nil
 }
 
 // An InputError says why arguments do not fit their operation. It is one
@@ -101,5 +239,5 @@ func (e *InputError) Error() string {
 	if e.Path == "" {
 		return e.Reason
 	}
-	return "argument " + e.Path + ": " + e.Reason
+	return "argument " + strconv.Quote(Printable(e.Path)) + " " + e.Reason
 }

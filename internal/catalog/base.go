@@ -1,0 +1,71 @@
+package catalog
+
+import (
+	"fmt"
+
+	"github.com/cedar-policy/cedar-go/types"
+	"github.com/cedar-policy/cedar-go/x/exp/schema"
+	"github.com/cedar-policy/cedar-go/x/exp/schema/ast"
+)
+
+// baseSchema is what every catalogue has. Types of tools are named
+// "<server>__<tool>__…", so none can meet one of these.
+const baseSchema = `
+type Session = {
+	id: String,
+	labels: Set<String>,
+	calls: Long,
+	denials: Long,
+	started: datetime
+};
+type Auth = { method: String };
+
+entity Group;
+entity Agent in [Group];
+entity Server;
+entity McpResource in [Server];
+entity McpPrompt in [Server];
+
+action "read", "write", "destructive", "external", "discover";
+`
+
+// baseTypes are the names that an operator's resource type may not have.
+var baseTypes = []string{"Agent", "Auth", "Group", "McpPrompt", "McpResource", "Null", "Server", "Session", "Unknown"}
+
+// newGenerator is a generator with the base schema in it.
+func newGenerator() (*generator, error) {
+	var s schema.Schema
+	if err := s.UnmarshalCedar([]byte(baseSchema)); err != nil {
+		return nil, fmt.Errorf("base schema: %w", err)
+	}
+	base := s.AST()
+	return &generator{
+		opts: GenerateOptions{ObjectsAsRecords: true, FlattenNamespaces: true, NumbersAsDecimal: true},
+		join: "__",
+		out: map[types.Path]*ast.Namespace{"": fillNamespace(ast.Namespace{
+			Entities: base.Entities, Enums: base.Enums, Actions: base.Actions, CommonTypes: base.CommonTypes,
+		})},
+	}, nil
+}
+
+// action declares the action of an operation.
+func (g *generator) action(o *Operation, input ast.IsType, resources []string) {
+	a := ast.Action{AppliesTo: &ast.AppliesTo{
+		Principals: []ast.EntityTypeRef{"Agent"},
+		Context: ast.RecordType{
+			"input":   {Type: input},
+			"session": {Type: ast.Type("Session")},
+			"auth":    {Type: ast.Type("Auth")},
+			"now":     {Type: ast.Type("datetime")},
+			"gate":    {Type: ast.Type("String")},
+			"subject": {Type: ast.Type("String"), Optional: true},
+		},
+	}}
+	for _, r := range resources {
+		a.AppliesTo.Resources = append(a.AppliesTo.Resources, ast.EntityTypeRef(r))
+	}
+	for _, parent := range o.parents() {
+		a.Parents = append(a.Parents, ast.ParentRefFromID(types.String(parent)))
+	}
+	g.namespace("").Actions[types.String(o.Action)] = a
+}
