@@ -1,0 +1,336 @@
+package mcpgate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/bailiwick-dev/bailiwick/authz"
+	"github.com/bailiwick-dev/bailiwick/internal/mcp"
+	"github.com/bailiwick-dev/bailiwick/internal/pep"
+)
+
+// A client is who asks, and the agent run that it asks in.
+type client struct {
+	credential authz.Credential
+	// run names the agent run in decisions: labels that a session has learnt
+	// stick to it. A legacy session is a run. A modern client has no session; its
+	// run is what it calls it in _meta, or else everything done with the same
+	// credential, which forgets no label too early. Either name is bound to the
+	// credential, so that naming somebody else's run gets nobody into it.
+	run   string
+	gate  string
+	era   mcp.Era
+	links links
+}
+
+// links finds the conversations of a client.
+type links interface {
+	// link returns the conversation with an upstream. It may have to be opened
+	// before use ([link.ready]).
+	link(ctx context.Context, up *upstream, r *request) (link, error)
+}
+
+// A request is one request of a client.
+type request struct {
+	client *client
+	end    *endpoint
+	msg    *mcp.Message // as the client sent it
+	header http.Header  // of the HTTP request; nil elsewhere
+	// tell passes on what is said about the request before its answer.
+	tell func(*mcp.Message)
+	// ask passes on a question of the server to a legacy client. The answer
+	// goes to reply, on another goroutine. forget takes the question back.
+	ask func(q *mcp.Message, reply func(*mcp.Message)) (forget func(), err error)
+	// relay passes on what a legacy server says during the request to a legacy
+	// client, questions included.
+	relay func(*wire, *mcp.Message)
+}
+
+// A target is one upstream and what it is to be sent.
+type target struct {
+	up  *upstream
+	msg *mcp.Message
+}
+
+// answer is what happens to a client's request, as seen by the client.
+func (g *Gate) answer(ctx context.Context, r *request) answer {
+	// Can it be judged at all?
+	if f := check(r.msg, r.client.era); f != nil {
+		return f.answer(r.msg, r.client.era, false)
+	}
+	if r.msg.Method() == methodListen {
+		return g.listen(ctx, r)
+	}
+	// Whom does it concern?
+	if r.end.merged {
+		return g.answerMerged(ctx, r)
+	}
+	res := g.pass(ctx, r, target{r.end.upstreams[0], r.msg})
+	return res.answer(r)
+}
+
+// A passed request has an answer of its server, or a refusal of the gate.
+type passed struct {
+	target  target
+	reply   *reply
+	refusal *refusal
+	// structured says that a denial may be structured content: the tool has
+	// promised no schema for it.
+	structured bool
+}
+
+func (p passed) answer(r *request) answer {
+	if p.refusal != nil {
+		return p.refusal.answer(r.msg, r.client.era, p.structured)
+	}
+	a := answer{msg: p.reply.msg.WithID(r.msg.ID()), status: http.StatusOK}
+	if r.client.era == mcp.Modern && p.reply.msg.Error() != nil {
+		a.status = errorStatus(p.reply)
+	}
+	return a
+}
+
+// errorStatus is the HTTP status of a server's error in the modern era: the
+// server's own, or what MCP 2026-07-28 demands for the code.
+func errorStatus(r *reply) int {
+	if r.status >= 400 {
+		return r.status
+	}
+	var e struct{ Code int }
+	if json.Unmarshal(r.msg.Error(), &e) != nil {
+		return http.StatusOK
+	}
+	for _, m := range mappings {
+		if m.code == e.Code && m.code != codeDenied && m.code != mcp.CodeInternalError {
+			return m.status
+		}
+	}
+	return http.StatusOK
+}
+
+// pass is what happens to one request that one upstream is to act on. Nothing
+// of it reaches the upstream before it has been decided, and what reaches it is
+// t.msg as it was decided, byte for byte but for the id.
+func (g *Gate) pass(ctx context.Context, r *request, t target) passed {
+	p := passed{target: t}
+	// Is there a conversation, and may there be one?
+	l, err := r.client.links.link(ctx, t.up, r)
+	if err != nil {
+		return p.fail(g, t, err)
+	}
+	if methods[t.msg.Method()].free {
+		return g.send(ctx, r, l, p, nil, definition{})
+	}
+	if !l.ready() && !opens(t.msg) {
+		if p.refusal = g.open(ctx, r, t, l); p.refusal != nil {
+			return p
+		}
+	}
+	// What exactly would run, as the server describes it?
+	var def definition
+	q := question(r.client, t)
+	if t.msg.Method() == methodCall {
+		if def, err = l.definition(ctx, mcp.GetString(t.msg.Params(), "name")); err != nil {
+			return p.fail(g, t, err)
+		}
+		q.Definition = def.digest
+		p.structured = !def.output
+	}
+	// Do the mirrored headers say what the body says?
+	if f := checkParamHeaders(r, t, def); f != nil {
+		p.refusal = f
+		return p
+	}
+	// May it happen?
+	release, d := g.guard.Ask(ctx, q)
+	if release == nil {
+		p.refusal = denied(d)
+		return p
+	}
+	// Let it happen, and see what of the answer the client may know.
+	return g.send(ctx, r, l, p, release, def)
+}
+
+// send lets a request through that may go, records what became of it, and
+// keeps from the client what it has no use for.
+func (g *Gate) send(ctx context.Context, r *request, l link, p passed, release *pep.Release, def definition) passed {
+	c := &call{request: r, msg: p.target.msg, schema: def.schema}
+	rep, err := l.call(ctx, c)
+	switch {
+	case rep != nil && rep.parked != nil:
+		rep.parked.whenDone(func(rep *reply, err error) { settle(release, rep, err) })
+	default:
+		settle(release, rep, err)
+	}
+	if err != nil {
+		return p.fail(g, p.target, err)
+	}
+	p.reply, p.refusal = g.show(ctx, r, p.target, rep)
+	return p
+}
+
+func (p passed) fail(g *Gate, t target, err error) passed {
+	p.refusal = upstreamFault(t.up.name(), err)
+	if p.refusal.reason == authz.ReasonUpstreamDown || p.refusal.reason == reasonUpstreamLost {
+		g.log.Warn("upstream failed", "server", t.up.name(), "method", t.msg.Method(), "error", err)
+	}
+	return p
+}
+
+// open begins the conversation of a modern client with a server that has
+// conversations. The client has not asked for that, so it is decided as what it
+// is: the initialize that a legacy client would have sent.
+func (g *Gate) open(ctx context.Context, r *request, t target, l link) *refusal {
+	if r.client.era == mcp.Legacy {
+		return refuse(reasonUninitalized, "The session has to be initialized first.")
+	}
+	q := question(r.client, target{t.up, mcp.NewRequest(r.msg.ID(), methodInitialize, nil)})
+	release, d := g.guard.Ask(ctx, q)
+	if release == nil {
+		return denied(d)
+	}
+	err := l.open(ctx, r)
+	settle(release, nil, err)
+	if err != nil {
+		g.log.Warn("upstream not reached", "server", t.up.name(), "error", err)
+		return upstreamFault(t.up.name(), err)
+	}
+	return nil
+}
+
+// opens reports whether the request itself is what opens a conversation.
+func opens(m *mcp.Message) bool {
+	return m.Method() == methodInitialize || m.Method() == methodDiscover
+}
+
+// settle records what became of a released request.
+func settle(r *pep.Release, rep *reply, err error) {
+	if r == nil {
+		return
+	}
+	switch {
+	case errors.Is(err, mcp.ErrNotSent):
+		r.Settle(authz.OutcomeNotRun, 0, "the server could not be reached")
+	case err != nil:
+		r.Settle(authz.OutcomeAmbiguous, 0, lostBecause(err))
+	case rep == nil:
+		r.Settle(authz.OutcomeSuccess, 0, "")
+	case rep.msg.Error() != nil:
+		var e struct{ Code int }
+		_ = json.Unmarshal(rep.msg.Error(), &e) // a server's odd error is an error all the same
+		r.Settle(authz.OutcomeError, int64(len(rep.msg.Bytes())), "JSON-RPC error "+string(raw(e.Code)))
+	case isToolError(rep.msg.Result()):
+		r.Settle(authz.OutcomeError, int64(len(rep.msg.Bytes())), "tool error")
+	default:
+		r.Settle(authz.OutcomeSuccess, int64(len(rep.msg.Bytes())), "")
+	}
+}
+
+func isToolError(result json.RawMessage) bool {
+	v, ok := mcp.Get(result, "isError")
+	return ok && string(v) == "true"
+}
+
+// lostBecause says in a word why an answer was lost, without anything that a
+// server has written.
+func lostBecause(err error) string {
+	switch {
+	case errors.Is(err, errCancelled):
+		return "cancelled by the client"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "no answer in time"
+	case errors.Is(err, errGateCut):
+		return "the gate was stopped"
+	default:
+		return "the answer was lost"
+	}
+}
+
+// Causes of a call's end.
+var (
+	errCancelled  = errors.New("cancelled by the client")
+	errGateCut    = errors.New("the gate was stopped")
+	errUnanswered = errors.New("the client did not answer the server's question")
+)
+
+// question turns a request into what is asked of the decider.
+func question(c *client, t target) authz.Request {
+	name, params := t.msg.Method(), t.msg.Params()
+	as := methods[name].as
+	if as == "" {
+		as = name
+	}
+	q := authz.Request{
+		Credential:  c.credential,
+		Action:      "mcp:" + as,
+		Server:      t.up.name(),
+		Resource:    authz.Entity{Type: "Server", ID: t.up.name()},
+		Session:     c.run,
+		Gate:        c.gate,
+		Correlation: correlation(t.msg.ID()),
+	}
+	if name == methodCall {
+		q.Action = t.up.name() + "/" + mcp.GetString(params, "name")
+		q.Resource = authz.Entity{} // the catalogue knows what its arguments touch
+		if args, ok := mcp.Get(params, "arguments"); ok {
+			q.Input = args
+		}
+		return q
+	}
+	q.Input = plainParams(params)
+	switch name {
+	case methodRead, methodSubscribe, methodUnsubscribe:
+		q.Resource = resourceEntity(t.up.name(), mcp.GetString(params, "uri"))
+	case methodPrompt:
+		q.Resource = promptEntity(t.up.name(), mcp.GetString(params, "name"))
+	case methodComplete:
+		if uri, ok := getString(params, "ref", "uri"); ok {
+			q.Resource = resourceEntity(t.up.name(), uri)
+		} else if p, ok := getString(params, "ref", "name"); ok {
+			q.Resource = promptEntity(t.up.name(), p)
+		}
+	}
+	return q
+}
+
+func resourceEntity(server, uri string) authz.Entity {
+	return authz.Entity{Type: "McpResource", ID: server + "/" + uri}
+}
+
+func promptEntity(server, name string) authz.Entity {
+	return authz.Entity{Type: "McpPrompt", ID: server + "/" + name}
+}
+
+// plainParams is the params without what belongs to the protocol: _meta, and
+// what a retried request carries.
+func plainParams(params json.RawMessage) json.RawMessage {
+	for _, key := range []string{"_meta", "inputResponses", "requestState"} {
+		params = del(params, key)
+	}
+	return params
+}
+
+// correlation is the client's id of the request, bounded.
+func correlation(id json.RawMessage) string {
+	const most = 128
+	if len(id) > most {
+		return string(id[:most])
+	}
+	return string(id)
+}
+
+// within returns a context for one call: it ends with the gate, after the limit
+// for calls, or when parent ends.
+func (g *Gate) within(parent context.Context) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(parent)
+	timer := time.AfterFunc(g.limits.Call, func() { cancel(context.DeadlineExceeded) })
+	stop := context.AfterFunc(g.life, func() { cancel(errGateCut) })
+	return ctx, func(cause error) {
+		timer.Stop()
+		stop()
+		cancel(cause)
+	}
+}

@@ -1,0 +1,445 @@
+package mcpgate
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/bailiwick-dev/bailiwick/authz"
+	"github.com/bailiwick-dev/bailiwick/internal/mcp"
+)
+
+// keptStreams is how many streams of a session can be resumed after they have
+// ended.
+const keptStreams = 16
+
+// sessions are the legacy sessions over HTTP.
+type sessions struct {
+	gate *Gate
+	mu   sync.Mutex
+	byID map[string]*session
+}
+
+func newSessions(g *Gate) *sessions { return &sessions{gate: g, byID: map[string]*session{}} }
+
+// A session is what a legacy client has begun with initialize: over HTTP, or
+// over stdio for as long as the process lives.
+type session struct {
+	gate  *Gate
+	end   *endpoint
+	owner string // fingerprint of the credential that began it
+	id    string // the secret that the client shows; empty on stdio
+	as    *client
+
+	life context.Context
+	stop context.CancelCauseFunc
+	work sync.WaitGroup // calls
+
+	asks  asks
+	aside *stream            // what is said outside of requests
+	write func(*mcp.Message) // stdio: everything goes one way
+
+	mu       sync.Mutex
+	links    map[string]*sessionLink
+	calls    map[string]*callInFlight // by the client's id, raw
+	streams  map[string]*stream
+	ended    []string // streams that have ended, the oldest first
+	used     time.Time
+	holders  int // requests being served
+	closed   bool
+	version  string
+	unlisten func()
+}
+
+// A callInFlight is a request of a legacy client that is being answered.
+type callInFlight struct {
+	cancel context.CancelCauseFunc
+	token  string // progress token, raw
+	tell   func(*mcp.Message)
+	up     *upstream // nil: several
+}
+
+// newSession begins a session. It is not known to anybody before it is kept.
+func newSession(g *Gate, end *endpoint, credential authz.Credential, gate string) *session {
+	life, stop := context.WithCancelCause(g.life)
+	id := rand.Text() + rand.Text()
+	s := &session{
+		gate: g, end: end, owner: owner(credential), id: id,
+		life: life, stop: stop,
+		aside: newStream("0"),
+		links: map[string]*sessionLink{}, calls: map[string]*callInFlight{}, streams: map[string]*stream{},
+		used: time.Now(),
+	}
+	// The record names the run without giving its reader the session.
+	s.as = &client{credential: credential, run: "s-" + fingerprint("session", id), gate: gate, era: mcp.Legacy, links: s}
+	for _, up := range end.upstreams {
+		s.links[up.name()] = &sessionLink{session: s, up: up}
+	}
+	return s
+}
+
+// owner is the fingerprint of a credential.
+func owner(c authz.Credential) string { return fingerprint(string(c.Kind), c.Value) }
+
+// keep makes the session known by its id, if there is room.
+func (ss *sessions) keep(s *session) bool {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if len(ss.byID) >= ss.gate.limits.Sessions {
+		return false
+	}
+	ss.byID[s.id] = s
+	return true
+}
+
+// find returns the session with this id that this credential began. That a
+// session exists is nobody else's business, so the wrong credential finds none.
+func (ss *sessions) find(id string, c authz.Credential) *session {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	s := ss.byID[id]
+	if s == nil || s.owner != owner(c) {
+		return nil
+	}
+	return s
+}
+
+func (ss *sessions) end(s *session) {
+	ss.mu.Lock()
+	delete(ss.byID, s.id)
+	ss.mu.Unlock()
+	s.close()
+}
+
+func (ss *sessions) sweep(now time.Time) {
+	for _, s := range ss.all() {
+		if s.idleSince(now) > ss.gate.limits.Idle || s.life.Err() != nil {
+			ss.end(s)
+		}
+	}
+}
+
+func (ss *sessions) close() {
+	for _, s := range ss.all() {
+		ss.end(s)
+	}
+}
+
+func (ss *sessions) all() []*session {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	all := make([]*session, 0, len(ss.byID))
+	for _, s := range ss.byID {
+		all = append(all, s)
+	}
+	return all
+}
+
+// hold keeps the session from being idle until release is called.
+func (s *session) hold() (release func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.holders++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.holders--
+		s.used = time.Now()
+	}
+}
+
+func (s *session) idleSince(now time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.holders > 0 || len(s.calls) > 0 {
+		return 0
+	}
+	return now.Sub(s.used)
+}
+
+// close ends the session and everything that belongs to it.
+func (s *session) close() {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.closed = true
+	unlisten := s.unlisten
+	s.mu.Unlock()
+	if unlisten != nil {
+		unlisten()
+	}
+	s.stop(errGateCut)
+	s.work.Wait()
+	var wg sync.WaitGroup
+	for _, l := range s.links {
+		wg.Go(l.close)
+	}
+	wg.Wait()
+	s.aside.end(answer{})
+}
+
+// dead reports whether the one server of the session has hung up. A merged
+// session lives on without it.
+func (s *session) dead() bool {
+	if s.end.merged {
+		return false
+	}
+	for _, l := range s.links {
+		if b := l.backend(); b != nil && b.alive() {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *session) link(_ context.Context, up *upstream, _ *request) (link, error) {
+	return s.links[up.name()], nil
+}
+
+// begin registers a request, so that it can be cancelled and found by its
+// progress token. It fails if the session has too many, or one with this id.
+func (s *session) begin(m *mcp.Message, tell func(*mcp.Message)) (context.Context, func(), *refusal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := string(m.ID())
+	switch {
+	case s.closed:
+		return nil, nil, refuse(reasonNotFound, "The session has ended.")
+	case s.calls[id] != nil:
+		return nil, nil, refuse(reasonDuplicate, "A request with this id is in flight.")
+	case len(s.calls) >= s.gate.limits.ClientCalls || !s.gate.admit():
+		return nil, nil, refuse(reasonBusy, "Too many requests are in flight; try again later.")
+	}
+	ctx, cancel := s.gate.within(s.life)
+	c := &callInFlight{cancel: cancel, tell: tell}
+	if t, ok := mcp.Get(m.Params(), "_meta", "progressToken"); ok {
+		c.token = string(t)
+	}
+	s.calls[id] = c
+	s.work.Add(1)
+	return ctx, func() {
+		cancel(nil)
+		s.mu.Lock()
+		delete(s.calls, id)
+		s.used = time.Now()
+		s.mu.Unlock()
+		s.gate.leave()
+		s.work.Done()
+	}, nil
+}
+
+// take handles a notification or a response of the client. It reports false if
+// the message is none that a client may send.
+func (s *session) take(ctx context.Context, m *mcp.Message) bool {
+	if m.IsResponse() {
+		return s.asks.answered(m)
+	}
+	if !slices.Contains(clientNotes, m.Method()) {
+		return false
+	}
+	switch m.Method() {
+	case noteCancelled:
+		// The ids on the wire are the gate's own, so this is not passed on but
+		// done: the call ends, and the link tells the server.
+		s.cancelCall(m)
+	case noteProgress:
+		if w := s.asks.progressOf(m); w != nil {
+			s.sendTo(ctx, w, m)
+		}
+	case noteInitialized:
+		s.listenToGate()
+		s.sendAll(ctx, m)
+	default:
+		s.sendAll(ctx, m)
+	}
+	return true
+}
+
+func (s *session) cancelCall(m *mcp.Message) {
+	id, ok := mcp.Get(m.Params(), "requestId")
+	if !ok {
+		return
+	}
+	s.mu.Lock()
+	c := s.calls[string(id)]
+	s.mu.Unlock()
+	if c != nil {
+		c.cancel(errCancelled)
+	}
+}
+
+func (s *session) sendAll(ctx context.Context, m *mcp.Message) {
+	for _, l := range s.links {
+		if b := l.backend(); b != nil {
+			if err := b.send(ctx, m); err != nil {
+				s.gate.log.Warn("notification not sent", "server", l.up.name(), "method", m.Method(), "error", err)
+			}
+		}
+	}
+}
+
+func (s *session) sendTo(ctx context.Context, w *wire, m *mcp.Message) {
+	if err := w.conn.Send(ctx, m); err != nil {
+		s.gate.log.Warn("message not sent", "server", w.up.name(), "method", m.Method(), "error", err)
+	}
+}
+
+// listenToGate tells the client from now on when its lists may have changed.
+func (s *session) listenToGate() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unlisten != nil || s.closed {
+		return
+	}
+	s.unlisten = s.gate.ears.add(s.end, func(k listKind) { s.sayAside(mcp.NewNotification(k.note, nil)) })
+}
+
+// hear takes what a server says outside of any stream of a request. What
+// belongs to a request goes to its stream all the same: many clients read no
+// other.
+func (s *session) hear(w *wire, m *mcp.Message) {
+	say := s.sayAside
+	if tell := s.concerns(w, m); tell != nil {
+		say = tell
+	}
+	s.relay(w, m, say)
+}
+
+// relay passes a message of a server on to the client. A question gets an id
+// of the gate's.
+func (s *session) relay(w *wire, m *mcp.Message, say func(*mcp.Message)) func() {
+	switch {
+	case m.IsRequest():
+		q, forget, err := s.asks.add(w, m, func(a *mcp.Message) { s.sendTo(s.life, w, a) })
+		if err != nil {
+			s.sendTo(s.life, w, mcp.NewError(m.ID(), mcp.CodeInternalError, err.Error(), nil))
+			return nil
+		}
+		say(q)
+		return forget
+	case m.Method() == noteCancelled:
+		if note, ok := s.asks.withdrawn(w, m); ok {
+			say(note)
+		}
+	case m.IsNotification():
+		say(m)
+	}
+	return nil
+}
+
+// concerns returns where to tell what a server says on a connection that all
+// requests share: the request whose progress it reports, or the only one that
+// this server is working on.
+func (s *session) concerns(w *wire, m *mcp.Message) func(*mcp.Message) {
+	if _, isList := listKindOf(m.Method()); isList || m.Method() == noteUpdated {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if token, ok := mcp.Get(m.Params(), "progressToken"); ok && m.Method() == noteProgress {
+		for _, c := range s.calls {
+			if c.token == string(token) {
+				return c.tell
+			}
+		}
+		return nil
+	}
+	var only func(*mcp.Message)
+	for _, c := range s.calls {
+		if only != nil {
+			return nil
+		}
+		only = c.tell
+	}
+	return only
+}
+
+// sayAside tells the client something outside of requests.
+func (s *session) sayAside(m *mcp.Message) {
+	if s.write != nil {
+		s.write(m)
+		return
+	}
+	s.aside.put(m)
+}
+
+// newStream returns a stream for one request that the client can resume.
+func (s *session) newStream() *stream {
+	st := newStream(rand.Text()[:13])
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.streams[st.id] = st
+	return st
+}
+
+// finished keeps an ended stream for a while, in case the client has not got
+// all of it.
+func (s *session) finished(st *stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = append(s.ended, st.id)
+	if len(s.ended) > keptStreams {
+		delete(s.streams, s.ended[0])
+		s.ended = s.ended[1:]
+	}
+}
+
+// streamOf returns the stream that an event belongs to.
+func (s *session) streamOf(id string) *stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if id == s.aside.id {
+		return s.aside
+	}
+	return s.streams[id]
+}
+
+// setVersion keeps the version that initialize has settled on.
+func (s *session) setVersion(v string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.version = v
+}
+
+func (s *session) getVersion() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.version
+}
+
+// serve answers one request of the client.
+func (s *session) serve(ctx context.Context, m *mcp.Message, h map[string][]string, tell func(*mcp.Message)) answer {
+	var mu sync.Mutex
+	var forgets []func()
+	r := &request{client: s.as, end: s.end, msg: m, header: h, tell: tell}
+	r.ask = func(q *mcp.Message, reply func(*mcp.Message)) (func(), error) {
+		out, forget, err := s.asks.add(nil, q, reply)
+		if err != nil {
+			return nil, err
+		}
+		tell(out)
+		return forget, nil
+	}
+	r.relay = func(w *wire, m *mcp.Message) {
+		if forget := s.relay(w, m, tell); forget != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			forgets = append(forgets, forget)
+		}
+	}
+	a := s.gate.answer(ctx, r)
+	mu.Lock()
+	defer mu.Unlock()
+	for _, forget := range forgets {
+		forget() // nobody waits for these answers any more
+	}
+	return a
+}
+
+// negotiated returns the version in an initialize result.
+func negotiated(result json.RawMessage) string { return mcp.GetString(result, "protocolVersion") }
