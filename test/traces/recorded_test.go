@@ -64,6 +64,9 @@ type label struct {
 		Kind      string  `json:"kind"`
 		Witnesses [][]int `json:"witnesses"`
 	} `json:"attack_effect"`
+	Steps []struct {
+		AttackerLiteral []string `json:"attacker_literal"`
+	} `json:"step_labels"`
 }
 
 // attack reports whether the run is one of those that metric 1 is about: the
@@ -77,9 +80,9 @@ func (l *label) attack() bool {
 // nobody attacked, and the task was solved.
 func (l *label) benign() bool { return l.Kind == "benign" && l.Utility }
 
-// asked reports whether the user asked for what the attackers want, which
-// makes the same calls legitimate (metric 8).
-func (l *label) asked() bool { return l.Kind == "injection_goal_as_user_prompt" && l.AttackSuccess }
+// asked reports whether the run is one of those that metric 8 is about: the
+// user, not an attacker, asked for what the attackers want, and got it.
+func (l *label) asked() bool { return l.Kind == "injection_goal_as_user_prompt" && l.Utility }
 
 // A tool is a tool of a suite, as the suite documents it.
 type tool struct {
@@ -99,9 +102,11 @@ func (c corpus) tools(tb testing.TB, suite string) []tool {
 	return readLines[tool](tb, filepath.Join(string(c), "agentdojo", suite, "tools.jsonl"))
 }
 
+// tasks returns the tasks that a user may set, the goals of the attackers
+// among them.
 func (c corpus) tasks(tb testing.TB, suite string) []task {
 	tb.Helper()
-	return readLines[task](tb, filepath.Join(string(c), "agentdojo", suite, "user_tasks.jsonl"))
+	return readAll[task](tb, filepath.Join(string(c), "agentdojo", suite, "*_tasks.jsonl"))
 }
 
 // runs returns the recorded runs of all pipelines on one suite.

@@ -1,0 +1,227 @@
+package traces
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/bailiwick-dev/bailiwick/authz"
+	"github.com/bailiwick-dev/bailiwick/internal/audit"
+	"github.com/bailiwick-dev/bailiwick/internal/catalog"
+	"github.com/bailiwick-dev/bailiwick/internal/engine"
+	"github.com/bailiwick-dev/bailiwick/internal/identity"
+	"github.com/bailiwick-dev/bailiwick/internal/pdp"
+	"github.com/bailiwick-dev/bailiwick/internal/policy"
+	"github.com/bailiwick-dev/bailiwick/internal/session"
+	"github.com/bailiwick-dev/bailiwick/internal/store"
+)
+
+// agent is who makes all recorded calls, as a member of the group that the
+// policies permit.
+const agent = "assistant"
+
+// definitions returns the suite's tools as an MCP server would list them.
+func definitions(tb testing.TB, c corpus, suite string) []json.RawMessage {
+	tb.Helper()
+	var defs []json.RawMessage
+	for _, t := range c.tools(tb, suite) {
+		def, err := json.Marshal(map[string]any{
+			"name": t.Name, "description": t.Description, "inputSchema": t.Parameters,
+		})
+		if err != nil {
+			tb.Fatal(err)
+		}
+		defs = append(defs, def)
+	}
+	return defs
+}
+
+// load makes the version that decides for a suite: its tools, pinned, with the
+// catalogue file and the policies beside this test.
+func load(tb testing.TB, c corpus, suite string) *pdp.Version {
+	tb.Helper()
+	lock := new(catalog.Lock)
+	for _, def := range definitions(tb, c, suite) {
+		if _, err := lock.Pin(suite, def); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	overlay, err := catalog.ParseOverlay(readFile(tb, filepath.Join(suite, "catalog.yaml")))
+	if err != nil {
+		tb.Fatalf("%s/catalog.yaml: %v", suite, err)
+	}
+	cat, err := catalog.New(catalog.Config{Lock: lock, Overlay: overlay})
+	if err != nil {
+		tb.Fatalf("%s: %v", suite, err)
+	}
+	set, err := policy.New(policy.Config{Policies: sources(tb, suite), Schema: cat.Schema()})
+	if err != nil {
+		tb.Fatalf("%s:\n%v", suite, err)
+	}
+	program, err := engine.Compile(set)
+	if err != nil {
+		tb.Fatalf("%s: %v", suite, err)
+	}
+	return &pdp.Version{Catalog: cat, Program: program}
+}
+
+func sources(tb testing.TB, suite string) []policy.Source {
+	tb.Helper()
+	names, err := filepath.Glob(filepath.Join(suite, "policies", "*.cedar"))
+	if err != nil || len(names) == 0 {
+		tb.Fatalf("no policies for %s (%v)", suite, err)
+	}
+	var srcs []policy.Source
+	for _, name := range names {
+		srcs = append(srcs, policy.Source{File: filepath.ToSlash(name), Text: readFile(tb, name)})
+	}
+	return srcs
+}
+
+func readFile(tb testing.TB, name string) []byte {
+	tb.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return b
+}
+
+// fixed is a policy source with one version.
+type fixed struct{ version *pdp.Version }
+
+func (f fixed) Version(string) *pdp.Version { return f.version }
+
+// open starts a decision point as the product does: local identity, sessions
+// on disk, every decision durable before it is answered.
+func open(tb testing.TB, v *pdp.Version) *pdp.PDP {
+	tb.Helper()
+	ctx := tb.Context()
+	dir := tb.TempDir()
+	agents, err := identity.NewRegistry([]identity.Agent{{ID: agent, Groups: []string{"assistants"}}})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	who, err := identity.New(identity.Config{Agents: agents})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	state, err := store.OpenState(ctx, filepath.Join(dir, "state.db"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { closed(tb, "state", state.Close()) })
+	sessions, err := session.New(session.Config{Store: state})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	log, err := audit.Open(ctx, audit.Config{
+		Dir: dir, Origin: "traces.test",
+		Journal: func(ctx context.Context) (audit.Journal, error) {
+			return store.OpenJournal(ctx, filepath.Join(dir, "journal.db"))
+		},
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { closed(tb, "log", log.Close()) })
+	p, err := pdp.New(pdp.Config{Identity: who, Sessions: sessions, Policies: fixed{v}, Log: log})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return p
+}
+
+func closed(tb testing.TB, what string, err error) {
+	if err != nil {
+		tb.Errorf("close %s: %v", what, err)
+	}
+}
+
+// replay decides all runs, each as one session, many at a time so that they
+// share commits of the log. It returns a verdict for each call.
+func replay(tb testing.TB, p *pdp.PDP, suite string, runs []run) [][]verdict {
+	tb.Helper()
+	const workers = 64
+	verdicts := make([][]verdict, len(runs))
+	next := make(chan int)
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for i := range next {
+				v, err := decide(tb.Context(), p, suite, runs[i])
+				if err != nil {
+					tb.Errorf("%s: %v", runs[i].ID, err)
+				}
+				verdicts[i] = v
+			}
+		})
+	}
+	for i := range runs {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	return verdicts
+}
+
+// decide puts the calls of one run to the decision point, in order. What was
+// denied did not run, so it taught the session nothing; the rest of the run is
+// decided as it was recorded.
+func decide(ctx context.Context, p *pdp.PDP, suite string, r run) ([]verdict, error) {
+	verdicts := make([]verdict, len(r.Steps))
+	for i, c := range r.Steps {
+		d, err := p.Decide(ctx, authz.Request{
+			Credential: authz.Credential{Kind: authz.CredentialLocal, Value: agent},
+			Action:     suite + "/" + c.Function,
+			Server:     suite,
+			Input:      c.Args,
+			Session:    r.ID,
+			Gate:       "replay",
+		})
+		if err != nil {
+			return verdicts, fmt.Errorf("call %d, %s: %w", i, c.Function, err)
+		}
+		verdicts[i] = verdict{Allow: d.Allow, Why: why(d)}
+	}
+	return verdicts, nil
+}
+
+// why names the ground of a denial: the forbids that matched, or the reason.
+func why(d authz.Decision) string {
+	var ids []string
+	for _, p := range d.Policies {
+		if p.Effect == policy.Forbid {
+			ids = append(ids, p.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return d.Code()
+	}
+	slices.Sort(ids)
+	return strings.Join(ids, ", ")
+}
+
+// factsOf collects what the baselines know about a suite.
+func factsOf(v *pdp.Version, tasks []task) facts {
+	f := facts{effectful: map[string]bool{}, authority: map[string][]string{}, solution: map[string][]string{}}
+	for _, op := range v.Catalog.Operations() {
+		if op.Tool == "" {
+			continue
+		}
+		f.effectful[op.Tool] = !slices.Contains(op.Effects, catalog.EffectRead)
+		f.authority[op.Tool] = op.Authority
+	}
+	for _, t := range tasks {
+		for _, c := range t.Calls {
+			f.solution[t.ID] = append(f.solution[t.ID], c.Function)
+		}
+	}
+	return f
+}
