@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -120,8 +121,8 @@ func (n *Node) openData(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the sessions' position: %w", err)
 	}
-	err = n.log.Records(ctx, from, func(index uint64, r audit.Record) error {
-		return pdp.Replay(ctx, n.sessions, index, r)
+	err = audit.Records(ctx, n.log, from, math.MaxUint64, func(r audit.Recorded) error {
+		return pdp.Replay(ctx, n.sessions, r.Index, r.Record)
 	})
 	if err != nil {
 		return fmt.Errorf("catch the sessions up with the evidence: %w", err)

@@ -114,7 +114,7 @@ func (p *PDP) Decide(ctx context.Context, req authz.Request) (authz.Decision, er
 	if req.Definition != "" && req.Definition != op.Digest {
 		return c.withhold(ctx, authz.ReasonToolChanged, quoted(req.Action)+" has changed since it was pinned; an operator has to review it.")
 	}
-	q, err := v.Request(who, c.visit.Snapshot, op, req, c.now)
+	q, err := v.Request(who, c.visit.Snapshot, op, c.req, c.now)
 	if err != nil {
 		return c.withhold(ctx, authz.ReasonInputInvalid, sentence(err))
 	}

@@ -95,9 +95,10 @@ func (c *inquiry) resolved(v *Version, op *catalog.Operation) {
 	if op != nil {
 		c.record.What.Definition = op.Digest
 		c.record.What.Effects = op.Effects
-		if c.record.What.Server == "" {
-			c.record.What.Server = op.Server
+		if c.req.Server == "" { // a PEP that knows the action need not know the server
+			c.req.Server = op.Server
 		}
+		c.record.What.Server = c.req.Server
 	}
 }
 
