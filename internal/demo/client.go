@@ -12,6 +12,9 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
+// sessionVersion is the newest version of the protocol that has sessions.
+const sessionVersion = "2025-11-25"
+
 // A Client is an MCP client: the SDK's, as any agent might use it.
 type Client struct {
 	session *mcp.ClientSession
@@ -26,7 +29,9 @@ func Connect(ctx context.Context, url, key string) (*Client, error) {
 		DisableStandaloneSSE: true,
 	}
 	client := mcp.NewClient(&mcp.Implementation{Name: "demo-agent", Version: "1.0.0"}, nil)
-	session, err := client.Connect(ctx, transport, nil)
+	// With a session of its own, the agent's run is one run for the gate too.
+	// The stateless protocol has none.
+	session, err := client.Connect(ctx, transport, &mcp.ClientSessionOptions{ProtocolVersion: sessionVersion})
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", url, err)
 	}
@@ -53,7 +58,7 @@ func (c *Client) Call(ctx context.Context, tool string, args json.RawMessage) (A
 	res, err := c.session.CallTool(ctx, &mcp.CallToolParams{Name: tool, Arguments: args})
 	var refused *jsonrpc.Error
 	if errors.As(err, &refused) {
-		return Answer{Denial: denialOf(refused.Data, refused.Message), Failure: refused.Message}, nil
+		return refusal(denialOf(refused.Data, refused.Message), refused.Message), nil
 	}
 	if err != nil {
 		return Answer{}, err
@@ -72,6 +77,10 @@ func (b bearer) RoundTrip(req *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(req)
 }
 
+// denialKey is the member of a tool result's _meta in which the gate says why
+// it did not make the call.
+const denialKey = "dev.bailiwick/denial"
+
 func answerOf(res *mcp.CallToolResult) (Answer, error) {
 	content, err := json.Marshal(res.StructuredContent)
 	if err != nil {
@@ -80,6 +89,10 @@ func answerOf(res *mcp.CallToolResult) (Answer, error) {
 	if !res.IsError {
 		return Answer{Content: content}, nil
 	}
+	why, err := json.Marshal(res.Meta[denialKey])
+	if err != nil {
+		return Answer{}, fmt.Errorf("read the denial: %w", err)
+	}
 	var said []string
 	for _, c := range res.Content {
 		if t, ok := c.(*mcp.TextContent); ok {
@@ -87,13 +100,23 @@ func answerOf(res *mcp.CallToolResult) (Answer, error) {
 		}
 	}
 	text := strings.Join(said, "\n")
-	return Answer{Denial: denialOf(content, text), Failure: text}, nil
+	return refusal(denialOf(why, text), text), nil
 }
 
-// denialOf reads a gate's denial; nil means that the server itself failed.
-func denialOf(data json.RawMessage, message string) *Denial {
+// refusal is the answer for a call that was not done: denied by a gate, or
+// failed in the server.
+func refusal(d *Denial, text string) Answer {
+	if d != nil {
+		return Answer{Denial: d}
+	}
+	return Answer{Failure: text}
+}
+
+// denialOf reads what a gate says of a denial; nil means that it was no gate
+// that spoke.
+func denialOf(why json.RawMessage, message string) *Denial {
 	var d Denial
-	if json.Unmarshal(data, &d) != nil || d.Code == "" {
+	if json.Unmarshal(why, &d) != nil || d.Code == "" {
 		return nil
 	}
 	if d.Message == "" {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
 // serve starts both servers and returns a Call that goes straight to them.
@@ -87,7 +88,7 @@ func TestWithoutAGateTheMailWins(t *testing.T) {
 func TestDeniedStepsDoNotStopTheAgent(t *testing.T) {
 	w := NewWorld()
 	direct, _ := serve(t, w)
-	denied := Answer{Denial: &Denial{Code: "forbidden", Message: "No."}, Failure: "No."}
+	denied := Answer{Denial: &Denial{Code: "forbidden", Message: "No."}}
 	turns := play(t, func(ctx context.Context, server, tool string, args json.RawMessage) (Answer, error) {
 		if tool == "send_money" || tool == "list_mails" {
 			return denied, nil
@@ -181,5 +182,37 @@ func TestEuros(t *testing.T) {
 		if got := Euros(cents); got != want {
 			t.Errorf("Euros(%d) = %q, want %q", cents, got, want)
 		}
+	}
+}
+
+func TestDenialsAreToldFromFailures(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		res  *mcp.CallToolResult
+		want Answer
+	}{
+		{"denied", &mcp.CallToolResult{
+			IsError: true,
+			Content: []mcp.Content{&mcp.TextContent{Text: "No policy permits it."}},
+			Meta:    mcp.Meta{denialKey: map[string]any{"code": "no_permit", "decision": "d1"}},
+		}, Answer{Denial: &Denial{Code: "no_permit", Message: "No policy permits it.", Decision: "d1"}}},
+		{"failed", &mcp.CallToolResult{
+			IsError: true,
+			Content: []mcp.Content{&mcp.TextContent{Text: "there is no mail"}},
+		}, Answer{Failure: "there is no mail"}},
+		{"a server that only says it is a gate", &mcp.CallToolResult{
+			Content:           []mcp.Content{},
+			StructuredContent: map[string]any{"code": "no_permit"},
+		}, Answer{Content: json.RawMessage(`{"code":"no_permit"}`)}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := answerOf(tt.res)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("answer (-want +got):\n%s", diff)
+			}
+		})
 	}
 }

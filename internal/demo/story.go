@@ -75,7 +75,7 @@ type Call func(ctx context.Context, server, tool string, args json.RawMessage) (
 type Answer struct {
 	// Denial is set when a gate did not let the call through.
 	Denial *Denial
-	// Failure is set when the server reported an error.
+	// Failure is set when the server reported an error. It is empty for a denial.
 	Failure string
 	// Content is the structured result.
 	Content json.RawMessage
