@@ -99,7 +99,7 @@ func (s *site) command(t *testing.T, server string) rig.Endpoint {
 		t.Fatal(err)
 	}
 	up := c.Upstreams[server]
-	cmd := s.Command(append([]string{"run", "-c", filepath.Join(s.Dir, "bailiwick.yaml"), "--agent", rig.Agent, "--server", server, "--", up.Command}, up.Args...)...)
+	cmd := s.Command(append([]string{"run", "--agent", rig.Agent, "--server", server, "--", up.Command}, up.Args...)...)
 	return rig.Endpoint{Command: cmd.Args}
 }
 

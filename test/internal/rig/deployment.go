@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -55,6 +56,9 @@ type Deployment struct {
 	Addr string
 	// Key is the agent key of [Agent].
 	Key string
+	// Within is a command line that runs another one, put before that of
+	// bailiwick: nsenter, for example.
+	Within []string
 
 	binary string
 }
@@ -121,7 +125,8 @@ func (d *Deployment) Endpoint(server string) string {
 
 // Command is the command line of bailiwick for this deployment.
 func (d *Deployment) Command(args ...string) *exec.Cmd {
-	cmd := exec.Command(d.binary, args...)
+	line := slices.Concat(d.Within, []string{d.binary, "--config", filepath.Join(d.Dir, "bailiwick.yaml")}, args)
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Dir = d.Dir
 	// A data race ends the process, and so the test.
 	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1 exitcode=66")

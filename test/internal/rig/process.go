@@ -60,6 +60,12 @@ func (p *Process) Alive() bool {
 	}
 }
 
+// Code is the exit code of a process that has ended; -1 if a signal ended it.
+func (p *Process) Code() int {
+	<-p.done
+	return p.cmd.ProcessState.ExitCode()
+}
+
 // Kill ends the process as kill -9 does and waits until it is gone.
 func (p *Process) Kill() {
 	// An error means that it has already ended, which is what is wanted.
