@@ -6,12 +6,12 @@ import (
 	"slices"
 	"time"
 
-	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
 )
 
-// legacyPatience is how long a legacy request waits for an answer that can be
-// told as JSON, before a stream is begun that the client can resume.
+// legacyPatience is how long a legacy request waits for an answer that is told
+// as JSON because of its HTTP status, before a stream is begun that the client
+// can resume.
 const legacyPatience = 500 * time.Millisecond
 
 // postLegacy takes one message of a legacy client.
@@ -47,12 +47,6 @@ func (g *Gate) postLegacy(w http.ResponseWriter, r *http.Request, end *endpoint,
 func (g *Gate) session(w http.ResponseWriter, r *http.Request, end *endpoint) *session {
 	ids := r.Header.Values(mcp.HeaderSession)
 	if len(ids) != 1 {
-		// Without credentials there is no point in going on to initialize.
-		if credential(r).Kind == authz.CredentialNone {
-			challenge(w)
-			httpError(w, http.StatusUnauthorized, "The request needs credentials, and a session.")
-			return nil
-		}
 		httpError(w, http.StatusBadRequest, "The request needs one Mcp-Session-Id header; a session begins with initialize.")
 		return nil
 	}
@@ -120,12 +114,11 @@ func (g *Gate) tellAnswer(w http.ResponseWriter, r *http.Request, s *session, m 
 		st.end(a)
 		s.finished(st)
 	}
-	t := telling{prime: primes(s, r), patient: legacyPatience, json: accept.json, events: accept.events}
+	t := telling{prime: primes(s, r), patient: legacyPatience, stream: true, json: accept.json, events: accept.events}
 	if finish != nil {
 		// The session's id goes into the header, so initialize is answered as a
 		// whole.
 		work()
-		t.patient = time.Second
 		st.tell(r.Context(), w, t)
 		return
 	}

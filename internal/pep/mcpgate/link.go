@@ -48,6 +48,7 @@ func (c *call) tell(m *mcp.Message) {
 type reply struct {
 	msg    *mcp.Message
 	status int
+	events bool // it came on a stream
 	// parked is set when the answer only asks for input: the call goes on, and
 	// its outcome is not known yet.
 	parked *running
@@ -172,10 +173,7 @@ func (w *wire) call(ctx context.Context, m *mcp.Message, h http.Header, on func(
 		}
 		return nil, err
 	}
-	if w.era == mcp.Modern || m.Method() != methodTools {
-		return &reply{msg: rep.Message, status: rep.Status}, nil
-	}
-	return &reply{msg: rep.Message, status: rep.Status}, nil
+	return &reply{msg: rep.Message, status: rep.Status, events: strings.HasPrefix(rep.Header.Get("Content-Type"), "text/event-stream")}, nil
 }
 
 func (w *wire) alive() bool {

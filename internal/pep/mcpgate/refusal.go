@@ -96,6 +96,8 @@ type answer struct {
 	status int
 	// challenge asks for credentials (RFC 6750 §3).
 	challenge bool
+	// events says that the server itself has answered with a stream.
+	events bool
 }
 
 // answer tells a refusal in the words of the protocol.

@@ -86,7 +86,7 @@ func (p passed) answer(r *request) answer {
 	if p.refusal != nil {
 		return p.refusal.answer(r.msg, r.client.era, p.structured)
 	}
-	a := answer{msg: p.reply.msg.WithID(r.msg.ID()), status: http.StatusOK}
+	a := answer{msg: p.reply.msg.WithID(r.msg.ID()), status: http.StatusOK, events: p.reply.events}
 	if r.client.era == mcp.Modern && p.reply.msg.Error() != nil {
 		a.status = errorStatus(p.reply)
 	}

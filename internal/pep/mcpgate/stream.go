@@ -214,6 +214,7 @@ type telling struct {
 	after   int           // the last event the client has
 	prime   bool          // begin with an empty event, so that the client can resume
 	patient time.Duration // how long to wait for an answer that can be told as JSON
+	stream  bool          // tell only failures as JSON: what is streamed can be resumed
 	json    bool          // the client takes application/json
 	events  bool          // the client takes text/event-stream
 }
@@ -235,7 +236,7 @@ func (s *stream) tell(ctx context.Context, w http.ResponseWriter, t telling) {
 		if err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, io.EOF) {
 			return // the client is gone, or we are
 		}
-		if a, alone := s.answeredAlone(m); alone && (t.json || !t.events) {
+		if a, alone := s.answeredAlone(m); alone && !(t.events && (a.status < 300 && (t.stream || a.events) || !t.json)) {
 			writeAnswer(w, a)
 			return
 		}
