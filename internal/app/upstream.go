@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
 )
@@ -67,13 +69,18 @@ func environment(configured map[string]string) []string {
 	return out
 }
 
-// newTransport is a transport of its own, so that upstreams share no
-// connections and no cookies.
-func newTransport() http.RoundTripper {
-	if t, ok := http.DefaultTransport.(*http.Transport); ok {
-		return t.Clone()
+// newTransport is a transport of its own, so that upstreams share nothing.
+func newTransport() *http.Transport {
+	dial := &net.Dialer{Timeout: 10 * time.Second}
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            dial.DialContext,
+		TLSHandshakeTimeout:    10 * time.Second,
+		ForceAttemptHTTP2:      true,
+		MaxIdleConnsPerHost:    64,
+		IdleConnTimeout:        90 * time.Second,
+		MaxResponseHeaderBytes: 256 << 10,
 	}
-	return &http.Transport{Proxy: http.ProxyFromEnvironment}
 }
 
 // maxToken bounds a token file in bytes.

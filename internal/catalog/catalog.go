@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/cedar-policy/cedar-go/types"
+	"github.com/cedar-policy/cedar-go/x/exp/schema"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/ast"
 )
 
@@ -76,6 +77,11 @@ func New(cfg Config) (*Catalog, error) {
 // the effect groups, one action for each pinned tool and one for each method
 // of the protocol. The same catalogue always gives the same bytes.
 func (c *Catalog) Schema() []byte { return slices.Clone(c.schema) }
+
+// SchemaJSON is the schema in Cedar's JSON syntax, for tools that read it.
+func (c *Catalog) SchemaJSON() ([]byte, error) {
+	return schema.NewSchemaFromAST(c.ast).MarshalJSON()
+}
 
 // Operation finds an operation by its action, "<server>/<tool>" or
 // "mcp:<method>".
