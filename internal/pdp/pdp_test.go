@@ -79,6 +79,7 @@ type plane struct {
 	keys     map[string]string
 	dir      string
 	now      time.Time
+	reserve  int64 // of the disk, for the log
 }
 
 func (p *plane) Version(string) *pdp.Version { return p.version.Load() }
@@ -142,7 +143,12 @@ func version(t testing.TB, cedar string) *pdp.Version {
 
 func newPlane(t testing.TB, change func(*pdp.Config, *identity.Config)) *plane {
 	t.Helper()
-	p := &plane{keys: map[string]string{}, dir: t.TempDir(), now: time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)}
+	return openPlane(t, &plane{reserve: -1}, change)
+}
+
+func openPlane(t testing.TB, p *plane, change func(*pdp.Config, *identity.Config)) *plane {
+	t.Helper()
+	p.keys, p.dir, p.now = map[string]string{}, t.TempDir(), time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC)
 	var agents []identity.Agent
 	for id, groups := range map[string][]string{"clerk": {"clerks"}, "guest": nil} {
 		key, hash := identity.NewKey()
@@ -165,7 +171,7 @@ func newPlane(t testing.TB, change func(*pdp.Config, *identity.Config)) *plane {
 	}
 	p.journal = &faultyJournal{}
 	p.log, err = audit.Open(t.Context(), audit.Config{
-		Dir: filepath.Join(p.dir, "evidence"), Origin: "test/log", Reserve: -1, Logger: slog.New(slog.DiscardHandler),
+		Dir: filepath.Join(p.dir, "evidence"), Origin: "test/log", Reserve: p.reserve, Logger: slog.New(slog.DiscardHandler),
 		Journal: func(ctx context.Context) (audit.Journal, error) {
 			j, err := store.OpenJournal(ctx, filepath.Join(p.dir, "evidence", "journal.db"))
 			p.journal.Journal = j
@@ -346,6 +352,19 @@ func TestEveryFailureDenies(t *testing.T) {
 				t.Errorf("error %v", err)
 			}
 		})
+	}
+}
+
+// A disk that is nearly full still takes the denial, and its reason.
+func TestNearlyFullDiskReleasesNothing(t *testing.T) {
+	p := openPlane(t, &plane{reserve: 1 << 60}, nil)
+	d, err := p.Decide(t.Context(), p.request("clerk", "mail/read_mail", `{"id":"1"}`))
+	if d.Allow || d.Code() != authz.ReasonAuditDown || !errors.Is(err, audit.ErrLowDisk) {
+		t.Errorf("%+v %v", d, err)
+	}
+	rs := p.records(t)
+	if len(rs) != 1 || rs[0].Effect != "deny" || rs[0].Why.Released || rs[0].Why.Labels != nil || rs[0].Why.Reasons[0].Code != authz.ReasonAuditDown {
+		t.Errorf("recorded %+v", rs)
 	}
 }
 
