@@ -43,10 +43,11 @@ type Setup struct {
 
 // An Upstream is one server in bailiwick.yaml.
 type Upstream struct {
-	Command string            `json:"command,omitempty"`
-	Args    []string          `json:"args,omitempty"`
-	Env     map[string]string `json:"env,omitempty"`
-	URL     string            `json:"url,omitempty"`
+	Command   string            `json:"command,omitempty"`
+	Args      []string          `json:"args,omitempty"`
+	Env       map[string]string `json:"env,omitempty"`
+	URL       string            `json:"url,omitempty"`
+	TokenFile string            `json:"token_file,omitempty"`
 }
 
 // A Deployment is a folder with all that bailiwick reads and writes.
