@@ -76,7 +76,7 @@ func (c *checker) entry(e Entry) {
 	if e.Index != c.next {
 		c.misplaced(e.Index)
 	}
-	c.next = e.Index + 1
+	c.next = max(c.next, e.Index+1)
 	c.content(e)
 	if !c.lost {
 		c.tree.append(hashLeaf(e.Leaf))

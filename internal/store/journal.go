@@ -28,7 +28,7 @@ const (
 // who wants to can drop them, and the tree will show it.
 const journalSchema = `
 CREATE TABLE entry (
-	idx        INTEGER PRIMARY KEY,
+	idx        INTEGER PRIMARY KEY CHECK (idx >= 0),
 	hash       BLOB NOT NULL,
 	leaf       BLOB NOT NULL,
 	payload    BLOB NOT NULL,
@@ -378,10 +378,10 @@ func scanEntry(s scanner) (audit.Entry, error) {
 	if err := s.Scan(&idx, &hash, &e.Leaf, &e.Payload, &e.Checkpoint, &e.Frontier); err != nil {
 		return audit.Entry{}, err
 	}
-	// A negative index sorts first and is found to be out of place; a hash of
-	// another length is found not to be that of the leaf.
 	e.Index = uint64(idx)
-	copy(e.Hash[:], hash)
+	// A hash of another length stays zero and is found not to be the leaf's.
+	if len(hash) == len(e.Hash) {
+		e.Hash = [32]byte(hash)
+	}
 	return e, nil
 }
-
