@@ -108,7 +108,7 @@ func (n *Node) openData(ctx context.Context) error {
 		return fmt.Errorf("make the data directory: %w", err)
 	}
 	var err error
-	if n.log, err = OpenEvidence(ctx, n.config, n.logger); err != nil {
+	if n.log, err = openEvidence(ctx, n.config, n.logger); err != nil {
 		return err
 	}
 	if n.state, err = store.OpenState(ctx, filepath.Join(n.config.Data, "state.db")); err != nil {
@@ -128,6 +128,17 @@ func (n *Node) openData(ctx context.Context) error {
 		return fmt.Errorf("catch the sessions up with the evidence: %w", err)
 	}
 	return nil
+}
+
+// openEvidence takes the evidence directory for writing.
+func openEvidence(ctx context.Context, c *Config, logger *slog.Logger) (*audit.Log, error) {
+	dir := filepath.Join(c.Data, "evidence")
+	return audit.Open(ctx, audit.Config{
+		Dir: dir, Origin: c.Node, Logger: logger,
+		Journal: func(ctx context.Context) (audit.Journal, error) {
+			return store.OpenJournal(ctx, filepath.Join(dir, "journal.db"))
+		},
+	})
 }
 
 func (n *Node) newGate() (*mcpgate.Gate, error) {
