@@ -30,7 +30,7 @@ test: deps fmt vet ## everything, end-to-end tests included; installs what is mi
 	@go test -race -timeout 20m ./...
 
 bench: ## engine against cedar, one MCP call direct against through the gateway
-	@go run ./bench
+	@go test -run '^$$' -bench . -benchmem ./bench
 
 soak: deps ## the long forms of the random and crash tests (SOAKTIME=30m each package)
 	@BAILIWICK_SOAK=1 go test -timeout $$((5 * 60))m -count 1 -v -run 'Soak|Random|Differential|Crash|Kill' ./...
