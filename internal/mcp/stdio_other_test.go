@@ -1,0 +1,6 @@
+//go:build !unix
+
+package mcp
+
+// runStdioServer is for the tests of processes, which need Unix signals.
+func runStdioServer(string) int { return 99 }
