@@ -297,7 +297,11 @@ func newWorld(seed uint64) *world {
 	for i := range n {
 		tree := w.policy()
 		id := fmt.Sprintf("p%03d", i)
-		w.policies = append(w.policies, &policy.Policy{ID: id, AST: tree})
+		effect := policy.Permit
+		if tree.Effect == ast.EffectForbid {
+			effect = policy.Forbid
+		}
+		w.policies = append(w.policies, &policy.Policy{ID: id, Effect: effect, AST: tree})
 		w.oracle[types.PolicyID(id)] = cedar.NewPolicyFromAST((*cedarast.Policy)(tree))
 	}
 	return w
@@ -639,7 +643,7 @@ func (w *world) truth(depth int) ast.Node {
 		return sub("e").In(sub(pick[types.String](w, "e", "ents", "set")))
 	case 11:
 		return pick(w, ast.Principal(), ast.Action(), ast.Resource()).In(pick(w,
-			ast.Value(w.group()), ast.Value(w.uid("Server", w.IntN(4))), ast.Value(w.uid("Action", w.IntN(12))), w.constant("ents"), w.constant("set")))
+			ast.Value(w.group()), ast.Value(w.uid("Server", w.IntN(4))), ast.Value(w.uid("Action", w.IntN(12))), w.constant("ents"), w.constant("set"), ast.Long(1)))
 	case 12:
 		return sub("e").Is(pick[types.EntityType](w, "Agent", "Doc", "Action"))
 	case 13:

@@ -85,7 +85,9 @@ type Program struct {
 	actions  types.EntityMap  // the schema's
 	index    index
 	code     code
-	pool     sync.Pool // of *scratch
+	// addresses are where the conditions of the policies begin.
+	addresses []int32
+	pool      sync.Pool // of *scratch
 }
 
 // Compile compiles a set.
@@ -110,10 +112,16 @@ func compile(policies []*policy.Policy, schema *resolved.Schema) *Program {
 	n := &names{entities: map[types.EntityUID]int32{}, types: map[types.EntityType]int32{}}
 	b := newBuilder(n)
 	c := newCompiler(n)
-	for i, pol := range policies {
-		b.add(int32(i), pol.AST)
+	for _, pol := range policies {
+		b.add(pol.AST)
 	}
-	p.index = b.build(func(i int32) int32 { return c.policy(policies[i].AST) }, p.actions)
+	// In the order of the index, so that the code of rules that are visited
+	// together lies together.
+	p.addresses = make([]int32, len(policies))
+	for _, i := range b.order() {
+		p.addresses[i] = c.policy(policies[i].AST)
+	}
+	p.index = b.build(p.addresses, p.actions)
 	p.code = c.code
 	p.pool.New = func() any { return newScratch(p) }
 	return p

@@ -132,16 +132,19 @@ func (x *index) child(n *node, k key) int32 {
 
 // A builder collects rules and builds the index.
 type builder struct {
-	x     index
-	byKey map[key][]rule // by key of the action
+	x        index
+	byKey    map[key][]rule // by key of the action
+	policies int            // added so far
 }
 
 func newBuilder(n *names) *builder {
 	return &builder{x: index{names: n, roots: map[key]int32{}, actions: map[types.EntityUID]action{}}, byKey: map[key][]rule{}}
 }
 
-// add adds a policy's rules. Their code is filled in by build.
-func (b *builder) add(i int32, p *ast.Policy) {
+// add adds the rules of the next policy. Their code is filled in by build.
+func (b *builder) add(p *ast.Policy) {
+	i := int32(b.policies)
+	b.policies++
 	r := rule{policy: i, forbid: p.Effect == ast.EffectForbid}
 	r.principal, r.principalType = b.scope(p.Principal)
 	r.resource, r.resourceType = b.scope(p.Resource)
@@ -186,26 +189,36 @@ func (b *builder) scope(s ast.IsScopeNode) (key, int32) {
 	}
 }
 
-// build lays out the rules in the order in which they will be visited, and
-// calls code for each policy in that order, so that the code of neighbours is
-// in neighbouring memory too.
-func (b *builder) build(code func(policy int32) int32, actions types.EntityMap) index {
+// order lays out the rules in the order in which they will be visited, and
+// returns the policies in that order, each once. Those that no action can fit
+// come last.
+func (b *builder) order() []int32 {
 	for _, k := range slices.Sorted(maps.Keys(b.byKey)) {
 		b.x.roots[k] = b.node(b.byKey[k], byPrincipal, byResource)
 	}
-	compiled := map[int32]int32{} // of policies with several rules
+	var order []int32
+	seen := make([]bool, b.policies)
+	add := func(i int32) {
+		if !seen[i] {
+			seen[i] = true
+			order = append(order, i)
+		}
+	}
+	for i := range b.x.rules {
+		add(b.x.rules[i].policy)
+	}
+	for i := range seen {
+		add(int32(i))
+	}
+	return order
+}
+
+// build returns the index of rules whose conditions are at the given addresses
+// by policy. It comes after everything that adds names.
+func (b *builder) build(addresses []int32, actions types.EntityMap) index {
 	for i := range b.x.rules {
 		r := &b.x.rules[i]
-		if r.shared == 0 {
-			r.code = code(r.policy)
-			continue
-		}
-		at, ok := compiled[r.policy]
-		if !ok {
-			at = code(r.policy)
-			compiled[r.policy] = at
-		}
-		r.code = at
+		r.code = addresses[r.policy]
 	}
 	for uid := range actions {
 		b.x.actions[uid] = b.action(uid, actions)

@@ -3,7 +3,6 @@ package engine
 import (
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
-	"github.com/cedar-policy/cedar-go/x/exp/eval"
 )
 
 // Reachable reports whether some context could make the answer an allow: false
@@ -122,13 +121,7 @@ func (s *scratch) unknown(n ast.IsNode) bool {
 
 // known evaluates an expression that depends on nothing unknown.
 func (s *scratch) known(n ast.IsNode) possibilities {
-	v, err := eval.Eval(n, eval.Env{
-		Entities:  s,
-		Principal: s.req.Principal,
-		Action:    s.req.Action,
-		Resource:  s.req.Resource,
-		Context:   types.Record{},
-	})
+	v, err := s.eval(n)
 	truth, ok := v.(types.Boolean)
 	switch {
 	case err != nil || !ok:

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"strings"
 
 	"github.com/cedar-policy/cedar-go"
@@ -90,22 +91,25 @@ func newScratch(p *Program) *scratch {
 	return s
 }
 
-// begin prepares for a request.
+// begin takes a scratch for a request. end gives it back.
 func (p *Program) begin(req *Request) *scratch {
 	s := p.pool.Get().(*scratch)
+	s.start(req)
+	return s
+}
+
+func (s *scratch) start(req *Request) {
+	if s.generation == math.MaxUint32 { // then old marks would look new
+		*s = *newScratch(s.p)
+	}
 	s.req = req
 	s.generation++
-	if s.generation == 0 { // wrapped: old marks would look new
-		*s = *newScratch(p)
-		s.req, s.generation = req, 1
-	}
 	s.found = s.found[:0]
 	s.permits, s.forbids, s.failed = s.permits[:0], s.forbids[:0], s.failed[:0]
 	s.anyResource = false
 	s.prepare(principalVar, req.Principal, &s.keys[byPrincipal])
 	s.prepare(resourceVar, req.Resource, &s.keys[byResource])
 	s.prepareAction()
-	return s
 }
 
 func (p *Program) end(s *scratch) {
