@@ -5,7 +5,10 @@ package conformance
 
 import (
 	"context"
+	"encoding/json"
+	"flag"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +17,8 @@ import (
 	"github.com/bailiwick-dev/bailiwick/test/internal/rig"
 	"github.com/bailiwick-dev/bailiwick/test/internal/suite"
 )
+
+var update = flag.Bool("update", false, "write what passes between the eras to testdata")
 
 func TestMain(m *testing.M) { os.Exit(rig.Main(m)) }
 
@@ -47,6 +52,65 @@ func TestGatewayLosesNoScenario(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A client and a server of different eras meet through the gateway. How
+// each check comes out is kept in testdata, because there is no direct run to
+// compare with; -update writes it.
+func TestBridgeBetweenEras(t *testing.T) {
+	rig.EndToEnd(t)
+	for _, era := range eras {
+		t.Run(era.revision+" client", func(t *testing.T) {
+			endpoint, _ := gateway(t, !era.stateless, rig.PermitAll)
+			got := run(t, era.revision, endpoint)
+			file := filepath.Join("testdata", "bridge-"+era.revision+".json")
+			if *update {
+				writeChecks(t, file, got)
+			}
+			want := readChecks(t, file)
+			var table strings.Builder
+			if err := suite.Table(&table, want, got); err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%s client, server of the other era, kept and now:\n%s", era.revision, &table)
+			for _, l := range suite.Lost(want, got) {
+				t.Errorf("lost: %s", l)
+			}
+		})
+	}
+}
+
+// writeChecks keeps how each check came out, without what the suite says of
+// it.
+func writeChecks(t *testing.T, file string, checks []suite.Check) {
+	t.Helper()
+	kept := slices.Clone(checks)
+	for i := range kept {
+		kept[i].Message = ""
+	}
+	text, err := json.MarshalIndent(kept, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, append(text, '\n'), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func readChecks(t *testing.T, file string) []suite.Check {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var checks []suite.Check
+	if err := json.Unmarshal(text, &checks); err != nil {
+		t.Fatal(err)
+	}
+	return checks
 }
 
 // onlySimpleText permits one tool and looking around.

@@ -26,11 +26,11 @@ const (
 
 // A Check is one thing that the suite looked at.
 type Check struct {
-	Scenario string
-	ID       string
+	Scenario string `json:"scenario"`
+	ID       string `json:"id"`
 	// Status is SUCCESS, FAILURE, WARNING, INFO or SKIPPED.
-	Status  string
-	Message string
+	Status  string `json:"status"`
+	Message string `json:"message,omitempty"`
 }
 
 // A Config says what to run.
