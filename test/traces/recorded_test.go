@@ -99,29 +99,30 @@ type task struct {
 
 func (c corpus) tools(tb testing.TB, suite string) []tool {
 	tb.Helper()
-	return readLines[tool](tb, filepath.Join(string(c), "agentdojo", suite, "tools.jsonl"))
+	return readAll[tool](tb, 1, filepath.Join(string(c), "agentdojo", suite, "tools.jsonl"))
 }
 
 // tasks returns the tasks that a user may set, the goals of the attackers
 // among them.
 func (c corpus) tasks(tb testing.TB, suite string) []task {
 	tb.Helper()
-	return readAll[task](tb, filepath.Join(string(c), "agentdojo", suite, "*_tasks.jsonl"))
+	return readAll[task](tb, 1, filepath.Join(string(c), "agentdojo", suite, "*_tasks.jsonl"))
 }
 
-// runs returns the recorded runs of all pipelines on one suite.
-func (c corpus) runs(tb testing.TB, suite string) []run {
+// runs returns every nth of the recorded runs of each pipeline on one suite.
+func (c corpus) runs(tb testing.TB, suite string, nth int) []run {
 	tb.Helper()
-	return readAll[run](tb, filepath.Join(string(c), "agentdojo_runs", "*", suite+".traces.jsonl.gz"))
+	return readAll[run](tb, nth, filepath.Join(string(c), "agentdojo_runs", "*", suite+".traces.jsonl.gz"))
 }
 
 // labels returns the answer key, in the order of runs.
-func (c corpus) labels(tb testing.TB, suite string) []label {
+func (c corpus) labels(tb testing.TB, suite string, nth int) []label {
 	tb.Helper()
-	return readAll[label](tb, filepath.Join(string(c), "agentdojo_runs", "*", suite+".labels.jsonl.gz"))
+	return readAll[label](tb, nth, filepath.Join(string(c), "agentdojo_runs", "*", suite+".labels.jsonl.gz"))
 }
 
-func readAll[T any](tb testing.TB, pattern string) []T {
+// readAll reads every nth line of the files that match, one JSON value each.
+func readAll[T any](tb testing.TB, nth int, pattern string) []T {
 	tb.Helper()
 	names, err := filepath.Glob(pattern)
 	if err != nil || len(names) == 0 {
@@ -129,46 +130,45 @@ func readAll[T any](tb testing.TB, pattern string) []T {
 	}
 	var all []T
 	for _, name := range names {
-		all = append(all, readLines[T](tb, name)...)
+		lines, err := readLines[T](name, nth)
+		if err != nil {
+			tb.Fatalf("%s: %v", name, err)
+		}
+		all = append(all, lines...)
 	}
 	return all
 }
 
-// readLines reads a file of one JSON value per line; a name that ends in .gz
-// is decompressed.
-func readLines[T any](tb testing.TB, name string) []T {
-	tb.Helper()
+// readLines reads one file; a name that ends in .gz is decompressed.
+func readLines[T any](name string, nth int) ([]T, error) {
 	f, err := os.Open(name)
 	if err != nil {
-		tb.Fatal(err)
+		return nil, err
 	}
 	defer f.Close()
-	lines, err := decodeLines[T](f, filepath.Ext(name) == ".gz")
-	if err != nil {
-		tb.Fatalf("%s: %v", name, err)
-	}
-	return lines
-}
-
-func decodeLines[T any](r io.Reader, zipped bool) ([]T, error) {
-	if zipped {
-		z, err := gzip.NewReader(r)
-		if err != nil {
+	var r io.Reader = f
+	if filepath.Ext(name) == ".gz" {
+		if r, err = gzip.NewReader(f); err != nil {
 			return nil, err
 		}
-		r = z
 	}
-	var lines []T
-	dec := json.NewDecoder(bufio.NewReader(r))
-	for {
-		var v T
-		switch err := dec.Decode(&v); err {
-		case nil:
-			lines = append(lines, v)
-		case io.EOF:
-			return lines, nil
-		default:
-			return nil, fmt.Errorf("value %d: %w", len(lines)+1, err)
+	var values []T
+	lines := bufio.NewReaderSize(r, 1<<20)
+	for n := 0; ; n++ {
+		line, err := lines.ReadBytes('\n')
+		if err == io.EOF && len(line) == 0 {
+			return values, nil
 		}
+		if err != nil && err != io.EOF {
+			return nil, fmt.Errorf("line %d: %w", n+1, err)
+		}
+		if n%nth != 0 {
+			continue
+		}
+		var v T
+		if err := json.Unmarshal(line, &v); err != nil {
+			return nil, fmt.Errorf("line %d: %w", n+1, err)
+		}
+		values = append(values, v)
 	}
 }

@@ -24,9 +24,9 @@ var suites = []string{"banking", "workspace"}
 // runs allowed, than numbers.json says.
 func TestRecordedRuns(t *testing.T) {
 	c := openCorpus(t)
-	every := 1
+	nth := 1
 	if raceEnabled || testing.Short() {
-		every = 10
+		nth = 10
 	}
 	ours := row{name: "the policies of this folder", scores: map[string]score{}}
 	rows := []row{}
@@ -35,14 +35,14 @@ func TestRecordedRuns(t *testing.T) {
 	}
 	for _, suite := range suites {
 		v := load(t, c, suite)
-		runs := sample(c.runs(t, suite), every)
+		runs := c.runs(t, suite, nth)
 		verdicts := replay(t, open(t, v), suite, runs)
 		if t.Failed() {
 			return
 		}
 
 		// Everything is decided: only now does the answer key come out.
-		labels := sample(c.labels(t, suite), every)
+		labels := c.labels(t, suite, nth)
 		rep := scoreRuns(t, runs, labels, verdicts)
 		ours.scores[suite] = rep.score
 		t.Logf("%s, attacks defeated, by the first denied call of a witness:\n%s", suite, causes(rep.By))
@@ -55,20 +55,11 @@ func TestRecordedRuns(t *testing.T) {
 		}
 	}
 	t.Log("\n" + render(append([]row{ours}, rows...)))
-	if every > 1 {
-		t.Logf("only every %dth run was replayed: not compared with %s", every, numbersFile)
+	if nth > 1 {
+		t.Logf("only every %dth run was replayed: not compared with %s", nth, numbersFile)
 		return
 	}
 	compare(t, ours.scores)
-}
-
-// sample keeps every nth element.
-func sample[T any](all []T, n int) []T {
-	var kept []T
-	for i := 0; i < len(all); i += n {
-		kept = append(kept, all[i])
-	}
-	return kept
 }
 
 // compare holds the scores against those that are kept, or keeps them.
@@ -109,7 +100,7 @@ func TestPoliciesNameNoAttacker(t *testing.T) {
 			text = append(text, src.Text...)
 		}
 		chosen := map[string]bool{}
-		for _, l := range c.labels(t, suite) {
+		for _, l := range c.labels(t, suite, 1) {
 			for _, s := range l.Steps {
 				for _, literal := range s.AttackerLiteral {
 					chosen[literal] = true
