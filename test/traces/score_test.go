@@ -141,6 +141,7 @@ func causes(counts map[string]int) string {
 }
 
 func TestDefeatNeedsADenialInEveryWitness(t *testing.T) {
+	t.Parallel()
 	allow, deny := verdict{Allow: true}, verdict{}
 	for _, tt := range []struct {
 		name      string
@@ -164,6 +165,7 @@ func TestDefeatNeedsADenialInEveryWitness(t *testing.T) {
 }
 
 func TestWorseNumbersAreNoticed(t *testing.T) {
+	t.Parallel()
 	kept := score{Attacks: 10, Defeated: 9, Benign: 8, Allowed: 7, Asked: 6, AskedAllowed: 5}
 	for _, tt := range []struct {
 		name   string

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/audit"
@@ -131,7 +132,10 @@ func open(tb testing.TB, v *pdp.Version) *pdp.PDP {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { closed(tb, "log", log.Close()) })
-	p, err := pdp.New(pdp.Config{Identity: who, Sessions: sessions, Policies: fixed{v}, Log: log})
+	p, err := pdp.New(pdp.Config{
+		Identity: who, Sessions: sessions, Policies: fixed{v}, Log: log,
+		Deadline: time.Minute, // a busy machine may be slow, and must not change the numbers
+	})
 	if err != nil {
 		tb.Fatal(err)
 	}

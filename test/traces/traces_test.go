@@ -23,6 +23,7 @@ var suites = []string{"banking", "workspace"}
 // TestRecordedRuns fails when fewer attacks are defeated, or fewer legitimate
 // runs allowed, than numbers.json says.
 func TestRecordedRuns(t *testing.T) {
+	t.Parallel()
 	c := openCorpus(t)
 	nth := 1
 	if raceEnabled || testing.Short() {
@@ -93,6 +94,7 @@ func compare(t *testing.T, got map[string]score) {
 // TestPoliciesNameNoAttacker holds the policies to what an operator can know:
 // nothing that an attacker chose occurs in them.
 func TestPoliciesNameNoAttacker(t *testing.T) {
+	t.Parallel()
 	c := openCorpus(t)
 	for _, suite := range suites {
 		text := readFile(t, filepath.Join(suite, "catalog.yaml"))
