@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
@@ -73,8 +74,13 @@ func (d *downward) initialize(ctx context.Context, l *pooledLink) error {
 
 func (d *downward) ready() bool                          { return d.wire.alive() }
 func (d *downward) open(context.Context, *request) error { return nil }
+func (d *downward) closed() *refusal                     { return nil }
+func (d *downward) stayClosed(*refusal)                  {}
 func (d *downward) definition(ctx context.Context, name string) (definition, error) {
 	return d.wire.definition(ctx, name)
+}
+func (d *downward) offers(ctx context.Context, uri string) (listed, fits bool) {
+	return d.wire.resources.has(ctx, uri)
 }
 func (d *downward) about() description { return d.wire.desc }
 func (d *downward) close()             { d.wire.close() }
@@ -88,6 +94,10 @@ func (d *downward) busy() bool {
 func (d *downward) call(ctx context.Context, c *call) (*reply, error) {
 	if c.msg.Method() == methodDiscover {
 		return done(c.msg, discoverResult(d.wire.desc))
+	}
+	if _, known := methods[c.msg.Method()]; !known {
+		// What it meant in this era nobody can say in the other.
+		return nil, fmt.Errorf("%w: %w", mcp.ErrNotSent, refuse(authz.ReasonMethodUnknown, "The server speaks an older version of the protocol, without "+quote(c.msg.Method())+"."))
 	}
 	run, err := d.resume(ctx, c)
 	if err != nil {
@@ -216,6 +226,7 @@ func (d *downward) await(ctx context.Context, c *call, run *running) (*reply, er
 		case <-run.done:
 			return run.rep, run.err
 		case <-run.changed:
+			run.gather(ctx)
 			if questions := run.open(); len(questions) > 0 {
 				return d.park(c, run, questions)
 			}
@@ -525,6 +536,25 @@ func canAsk(digest string) bool {
 		}
 	}
 	return false
+}
+
+// gatherFor is how long the gate waits for further questions after one.
+const gatherFor = 20 * time.Millisecond
+
+// gather waits a moment for the other questions of a server that asks several
+// things at once, so that the client can answer them in one round.
+func (r *running) gather(ctx context.Context) {
+	for {
+		select {
+		case <-r.changed:
+		case <-time.After(gatherFor):
+			return
+		case <-r.done:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // open returns the questions that wait for an answer.

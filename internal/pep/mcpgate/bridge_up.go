@@ -76,6 +76,9 @@ func initializeResult(d description, version string) json.RawMessage {
 func (u *upward) definition(ctx context.Context, name string) (definition, error) {
 	return u.link.definition(ctx, name)
 }
+func (u *upward) offers(ctx context.Context, uri string) (listed, fits bool) {
+	return u.link.offers(ctx, uri)
+}
 func (u *upward) about() description { return u.link.about() }
 func (u *upward) alive() bool        { return u.link.ready() }
 

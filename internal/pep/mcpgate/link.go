@@ -15,8 +15,12 @@ import (
 type link interface {
 	// ready reports whether the conversation is open.
 	ready() bool
-	// open opens it for a modern client.
+	// open opens it.
 	open(ctx context.Context, r *request) error
+	// closed says why it should not be opened now, and stayClosed makes it say
+	// so for a while: because of a denial, or of a failure if there was none.
+	closed() *refusal
+	stayClosed(*refusal)
 	// definition returns what the server says about a tool.
 	definition(ctx context.Context, name string) (definition, error)
 	// call sends a request that may go, and returns the answer. Without an
@@ -26,6 +30,9 @@ type link interface {
 	// listen passes on what the server says outside of requests, as far as it
 	// is wanted, until ctx ends. It returns what the server is going to say.
 	listen(ctx context.Context, want subscription, emit func(*mcp.Message)) (subscription, error)
+	// offers reports whether the server lists a resource, or a template that it
+	// fits.
+	offers(ctx context.Context, uri string) (listed, fits bool)
 	// about returns the server's capabilities, once the link is ready.
 	about() description
 }
@@ -92,8 +99,10 @@ type wire struct {
 	up   *upstream
 	era  mcp.Era
 	conn *mcp.Conn
-	defs *definitions
 	desc description
+	defs *definitions
+
+	resources *offered
 }
 
 // dial begins a conversation. What the server says outside of calls goes to
@@ -115,14 +124,23 @@ func (up *upstream) dial(ctx context.Context, era mcp.Era, hear func(*wire, *mcp
 		defer cancel()
 		return listAll(ctx, methodTools, "tools", w.own, w.ownParams())
 	})
+	w.resources = &offered{refresh: up.gate.limits.Refresh, list: func(ctx context.Context, method, member string) ([]json.RawMessage, error) {
+		ctx, cancel := context.WithTimeout(ctx, up.gate.limits.Connect)
+		defer cancel()
+		return listAll(ctx, method, member, w.own, w.ownParams())
+	}}
 	close(set)
 	return w, nil
 }
 
 // notice is what the gate itself learns from a message of the server.
 func (w *wire) notice(m *mcp.Message) {
-	if kind, ok := listKindOf(m.Method()); ok && kind.capability == "tools" {
+	kind, _ := listKindOf(m.Method())
+	switch kind.capability {
+	case "tools":
 		w.defs.changed()
+	case "resources":
+		w.resources.changed()
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
 )
@@ -18,6 +19,8 @@ type sessionLink struct {
 	opening sync.Mutex // held during initialize
 	mu      sync.Mutex
 	back    backend
+	why     *refusal // why it is not opened before until
+	until   time.Time
 }
 
 // A backend is the conversation behind a [sessionLink].
@@ -25,6 +28,7 @@ type backend interface {
 	definition(ctx context.Context, name string) (definition, error)
 	call(ctx context.Context, c *call) (*reply, error)
 	send(ctx context.Context, m *mcp.Message) error
+	offers(ctx context.Context, uri string) (listed, fits bool)
 	about() description
 	alive() bool
 	close()
@@ -41,7 +45,54 @@ func (l *sessionLink) ready() bool {
 	return b != nil && b.alive()
 }
 
-func (l *sessionLink) open(context.Context, *request) error { return mcp.ErrNotSent }
+// closed says why a server of a merged session stays away for now. The client
+// has asked for all servers at once, and not again and again for this one.
+func (l *sessionLink) closed() *refusal {
+	l.session.mu.Lock()
+	hello := l.session.hello
+	l.session.mu.Unlock()
+	if hello == nil {
+		return refuse(reasonUninitalized, "The session has to be initialized first.")
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.session.end.merged || time.Now().Before(l.until) {
+		if l.why != nil {
+			return l.why
+		}
+		return upstreamFault(l.up.name(), mcp.ErrNotSent)
+	}
+	return nil
+}
+
+// reopenPause is how long a server that could not be reached is left alone.
+const reopenPause = 5 * time.Second
+
+func (l *sessionLink) stayClosed(f *refusal) {
+	pause := reopenPause
+	if f != nil {
+		pause = l.up.gate.limits.Refresh
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.why, l.until = f, time.Now().Add(pause)
+}
+
+// open begins the conversation with a server of a merged session that was not
+// there, or not allowed, when the session began.
+func (l *sessionLink) open(ctx context.Context, r *request) error {
+	l.session.mu.Lock()
+	hello := l.session.hello
+	l.session.mu.Unlock()
+	rep, err := l.initialize(ctx, &call{request: r, msg: hello})
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", mcp.ErrNotSent, err)
+	case rep.msg.Error() != nil:
+		return fmt.Errorf("%w: initialize: the server answered with error %d", mcp.ErrNotSent, errorCode(rep.msg))
+	}
+	return l.backend().send(ctx, mcp.NewNotification(noteInitialized, nil))
+}
 
 func (l *sessionLink) about() description {
 	if b := l.backend(); b != nil {
@@ -56,6 +107,13 @@ func (l *sessionLink) definition(ctx context.Context, name string) (definition, 
 		return definition{}, refuse(reasonUninitalized, "The session has to be initialized first.")
 	}
 	return b.definition(ctx, name)
+}
+
+func (l *sessionLink) offers(ctx context.Context, uri string) (listed, fits bool) {
+	if b := l.backend(); b != nil {
+		return b.offers(ctx, uri)
+	}
+	return false, false
 }
 
 // listen is for modern clients.
@@ -86,6 +144,9 @@ func (l *sessionLink) initialize(ctx context.Context, c *call) (*reply, error) {
 	if l.ready() {
 		return nil, refuse(reasonMalformed, "The session has been initialized already.")
 	}
+	l.session.mu.Lock()
+	l.session.hello = c.msg
+	l.session.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, l.up.gate.limits.Connect)
 	defer cancel()
 	rep, first := l.initializeLegacy(ctx, c)
@@ -154,6 +215,10 @@ func (d *direct) send(ctx context.Context, m *mcp.Message) error {
 		return fmt.Errorf("send %s: %w", m.Method(), err)
 	}
 	return nil
+}
+
+func (d *direct) offers(ctx context.Context, uri string) (listed, fits bool) {
+	return d.wire.resources.has(ctx, uri)
 }
 
 func (d *direct) about() description { return d.wire.desc }

@@ -16,9 +16,8 @@ type modernLink struct {
 
 	// On stdio what a server says about a request comes on no stream of its
 	// own; it is told apart by these.
-	mu        sync.Mutex
-	inFlight  []*flight
-	listeners []*listener
+	mu       sync.Mutex
+	inFlight []*flight
 }
 
 // A flight is a request that is being answered over stdio.
@@ -40,9 +39,15 @@ func (up *upstream) dialModern(ctx context.Context) (*modernLink, error) {
 
 func (l *modernLink) ready() bool                          { return l.wire.alive() }
 func (l *modernLink) open(context.Context, *request) error { return mcp.ErrNotSent }
+func (l *modernLink) closed() *refusal                     { return nil }
+func (l *modernLink) stayClosed(*refusal)                  {}
 func (l *modernLink) about() description                   { return l.wire.desc }
 func (l *modernLink) definition(ctx context.Context, name string) (definition, error) {
 	return l.wire.definition(ctx, name)
+}
+
+func (l *modernLink) offers(ctx context.Context, uri string) (listed, fits bool) {
+	return l.wire.resources.has(ctx, uri)
 }
 
 func (l *modernLink) call(ctx context.Context, c *call) (*reply, error) {
@@ -92,10 +97,6 @@ func (l *modernLink) watch(params json.RawMessage, on func(*mcp.Message)) func()
 func (l *modernLink) hear(m *mcp.Message) {
 	if !m.IsNotification() {
 		l.pass(m, nil)
-		return
-	}
-	if s := l.listenerOf(m); s != nil {
-		s.take(m)
 		return
 	}
 	l.mu.Lock()

@@ -19,9 +19,8 @@ const (
 type listener struct {
 	emit func(*mcp.Message)
 
-	mu    sync.Mutex
-	id    string // the server's name for the subscription, raw
-	acked chan struct{}
+	once  sync.Once
+	acked chan struct{} // closed when got is set
 	got   subscription
 }
 
@@ -31,22 +30,10 @@ func (s *listener) take(m *mcp.Message) {
 		s.emit(m)
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.id != "" {
-		return
-	}
-	s.id = subscriptionID(m)
-	if s.id == "" {
-		s.id = "none"
-	}
-	s.got, _ = parseSubscription(m.Params()) // no filter: nothing was agreed to
-	close(s.acked)
-}
-
-func subscriptionID(m *mcp.Message) string {
-	id, _ := mcp.Get(m.Params(), "_meta", mcp.MetaSubscriptionID)
-	return string(id)
+	s.once.Do(func() {
+		s.got, _ = parseSubscription(m.Params()) // no filter: nothing was agreed to
+		close(s.acked)
+	})
 }
 
 // listen subscribes to what the server says outside of requests. A stream that
@@ -62,16 +49,15 @@ func (l *modernLink) listen(ctx context.Context, want subscription, emit func(*m
 	}
 	select {
 	case <-s.acked:
+		if !s.got.empty() {
+			l.wire.up.gate.goDo(func() { l.listenOn(ctx, ended, want, emit) })
+		}
+		return s.got, nil
 	case <-ended:
 	case <-time.After(l.wire.up.gate.limits.Connect):
 	case <-ctx.Done():
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.got.empty() {
-		l.wire.up.gate.goDo(func() { l.listenOn(ctx, ended, want, emit) })
-	}
-	return s.got, nil
+	return subscription{}, nil
 }
 
 // listenOnce sends one request. The returned channel is closed when it has
@@ -82,7 +68,6 @@ func (l *modernLink) listenOnce(ctx context.Context, want subscription, emit fun
 	params := set(ownMeta(nil, nil), want.wire(), "notifications")
 	ok := l.wire.up.gate.goDo(func() {
 		defer close(ended)
-		defer l.addListener(s)()
 		_, err := l.wire.call(ctx, mcp.NewRequest(json.RawMessage("0"), methodListen, params), nil, s.take)
 		if err != nil && ctx.Err() == nil {
 			l.wire.up.gate.log.Info("subscription ended", "server", l.wire.up.name(), "error", err)
@@ -126,40 +111,4 @@ func (l *modernLink) listenOn(ctx context.Context, ended <-chan struct{}, want s
 			return
 		}
 	}
-}
-
-func (l *modernLink) addListener(s *listener) (remove func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.listeners = append(l.listeners, s)
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		for i, o := range l.listeners {
-			if o == s {
-				l.listeners = append(l.listeners[:i:i], l.listeners[i+1:]...)
-				return
-			}
-		}
-	}
-}
-
-// listenerOf finds whom a message concerns that came on no stream of its own.
-// Servers acknowledge in the order in which they were asked.
-func (l *modernLink) listenerOf(m *mcp.Message) *listener {
-	id := subscriptionID(m)
-	if id == "" {
-		return nil
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, s := range l.listeners {
-		s.mu.Lock()
-		match := s.id == id || s.id == "" && m.Method() == noteAcknowledged
-		s.mu.Unlock()
-		if match {
-			return s
-		}
-	}
-	return nil
 }

@@ -149,6 +149,11 @@ func (l *pooledLink) ready() bool {
 	return b != nil && b.ready()
 }
 
+// closed never minds: each attempt of a modern client is a request of its own,
+// and goes on the record as one.
+func (l *pooledLink) closed() *refusal    { return nil }
+func (l *pooledLink) stayClosed(*refusal) {}
+
 // open connects to the server in the era that it speaks.
 func (l *pooledLink) open(ctx context.Context, r *request) error {
 	l.opening.Lock()
@@ -199,6 +204,13 @@ func (l *pooledLink) about() description {
 		return b.about()
 	}
 	return description{}
+}
+
+func (l *pooledLink) offers(ctx context.Context, uri string) (listed, fits bool) {
+	if b := l.backend(); b != nil {
+		return b.offers(ctx, uri)
+	}
+	return false, false
 }
 
 func (l *pooledLink) definition(ctx context.Context, name string) (definition, error) {

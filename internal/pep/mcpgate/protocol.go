@@ -45,6 +45,7 @@ const (
 const (
 	codeDenied             = -32001 // COAZ-MCP, authorization denial
 	codeNoResource         = -32002 // legacy eras only
+	codeMissingCapability  = -32021
 	codeUnsupportedVersion = -32022
 )
 
@@ -115,8 +116,8 @@ func listKindOf(note string) (listKind, bool) {
 const maxName = 4096
 
 // check refuses a request that cannot be judged: parts that are missing or of
-// the wrong type, a method of the other era, or members that a server with a
-// case-insensitive decoder would take for the ones that were decided.
+// the wrong type, or a method of the other era. (That no member could be taken
+// for another one is the parser's care.)
 func check(m *mcp.Message, era mcp.Era) *refusal {
 	name := m.Method()
 	if name == "" || len(name) > maxName || strings.ContainsFunc(name, isControl) {
@@ -125,9 +126,6 @@ func check(m *mcp.Message, era mcp.Era) *refusal {
 	known := methods[name]
 	if known.only != nil && *known.only != era {
 		return refuse(authz.ReasonMethodUnknown, "This version of the protocol has no method "+quote(name)+".")
-	}
-	if alias := lookAlike(m.Bytes(), "jsonrpc", "id", "method", "params"); alias != "" {
-		return refuse(reasonMalformed, "The member "+quote(alias)+" could be taken for another.")
 	}
 	params := m.Params()
 	if params == nil {
@@ -138,9 +136,6 @@ func check(m *mcp.Message, era mcp.Era) *refusal {
 	}
 	if params[0] != '{' {
 		return refuse(reasonParams, "The params must be an object.")
-	}
-	if alias := lookAlike(params, "name", "uri", "arguments", "ref", "cursor", "_meta", "level", "notifications", "inputResponses", "requestState"); alias != "" {
-		return refuse(reasonParams, "The member "+quote(alias)+" of the params could be taken for another.")
 	}
 	if known.named != "" {
 		if v, ok := getString(params, known.named); !ok || v == "" || len(v) > maxName {
@@ -153,19 +148,6 @@ func check(m *mcp.Message, era mcp.Era) *refusal {
 		}
 	}
 	return nil
-}
-
-// lookAlike returns a member of obj that differs from one of names in case
-// only.
-func lookAlike(obj json.RawMessage, names ...string) string {
-	for key := range members(obj) {
-		for _, n := range names {
-			if key != n && strings.EqualFold(key, n) {
-				return key
-			}
-		}
-	}
-	return ""
 }
 
 // members returns the members of an object, or nothing if it is none.

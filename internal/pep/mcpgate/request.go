@@ -103,10 +103,11 @@ func errorStatus(r *reply) int {
 	if json.Unmarshal(r.msg.Error(), &e) != nil {
 		return http.StatusOK
 	}
-	for _, m := range mappings {
-		if m.code == e.Code && m.code != codeDenied && m.code != mcp.CodeInternalError {
-			return m.status
-		}
+	switch e.Code {
+	case mcp.CodeMethodNotFound:
+		return http.StatusNotFound
+	case mcp.CodeInvalidParams, mcp.CodeHeaderMismatch, codeMissingCapability, codeUnsupportedVersion:
+		return http.StatusBadRequest
 	}
 	return http.StatusOK
 }
@@ -180,22 +181,25 @@ func (p passed) fail(g *Gate, t target, err error) passed {
 	return p
 }
 
-// open begins the conversation of a modern client with a server that has
-// conversations. The client has not asked for that, so it is decided as what it
-// is: the initialize that a legacy client would have sent.
+// open begins a conversation that the client has not asked for with a message
+// of its own: a modern client's with a server that has conversations, or a
+// merged session's with a server that was away. It is decided as what it is:
+// the initialize that a legacy client would have sent.
 func (g *Gate) open(ctx context.Context, r *request, t target, l link) *refusal {
-	if r.client.era == mcp.Legacy {
-		return refuse(reasonUninitalized, "The session has to be initialized first.")
+	if f := l.closed(); f != nil {
+		return f
 	}
 	q := question(r.client, target{t.up, mcp.NewRequest(r.msg.ID(), methodInitialize, nil)})
 	release, d := g.guard.Ask(ctx, q)
 	if release == nil {
+		l.stayClosed(denied(d))
 		return denied(d)
 	}
 	err := l.open(ctx, r)
 	settle(release, nil, err)
 	if err != nil {
 		g.log.Warn("upstream not reached", "server", t.up.name(), "error", err)
+		l.stayClosed(nil)
 		return upstreamFault(t.up.name(), err)
 	}
 	return nil

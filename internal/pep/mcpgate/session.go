@@ -51,6 +51,7 @@ type session struct {
 	holders  int // requests being served
 	closed   bool
 	version  string
+	hello    *mcp.Message // initialize
 	unlisten func()
 }
 
@@ -317,7 +318,10 @@ func (s *session) relay(w *wire, m *mcp.Message, say func(*mcp.Message)) func() 
 	case m.IsRequest():
 		q, forget, err := s.asks.add(w, m, func(a *mcp.Message) { s.sendTo(s.life, w, a) })
 		if err != nil {
-			s.sendTo(s.life, w, mcp.NewError(m.ID(), mcp.CodeInternalError, err.Error(), nil))
+			// This runs where the server's messages are read, and must not wait.
+			s.gate.goDo(func() {
+				s.sendTo(s.life, w, mcp.NewError(m.ID(), mcp.CodeInternalError, err.Error(), nil))
+			})
 			return nil
 		}
 		say(q)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -106,9 +107,12 @@ func (up *upstream) probe(ctx context.Context) (*modernLink, error) {
 // has answered as one of the other era does.
 func (l *modernLink) discover(ctx context.Context, params []byte) error {
 	rep, err := l.wire.own(ctx, mcp.NewRequest([]byte("0"), methodDiscover, params))
+	var status *mcp.StatusError
 	switch {
 	case errors.Is(err, mcp.ErrNotSent):
 		return err
+	case errors.As(err, &status) && (status.Status == http.StatusUnauthorized || status.Status == http.StatusForbidden):
+		return fmt.Errorf("%w: %w", mcp.ErrNotSent, err) // the other era would be refused as well
 	case err != nil && ctx.Err() != nil && !l.wire.up.stdio():
 		return fmt.Errorf("discover %s: %w: %w", l.wire.up.name(), mcp.ErrNotSent, err)
 	case err != nil:
