@@ -91,6 +91,7 @@ by policy, recorded before it runs, and can be proven afterwards.`,
 	})
 	root.AddCommand(
 		newAgents(o),
+		newCatalog(o),
 		newConfig(o),
 		newDecide(o),
 		newRun(o),
