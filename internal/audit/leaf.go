@@ -170,12 +170,19 @@ func (p *leafParser) commitments(c *commitments) {
 		}
 		comma = true
 		c.has[g] = true
-		n, err := base64.StdEncoding.Strict().Decode(c.hash[g][:], p.take(44))
-		if p.err == nil && (err != nil || n != sha256.Size) {
-			p.err = fmt.Errorf("the commitment %q is not 32 bytes in base64", g)
-		}
+		c.hash[g] = p.hash()
 		p.want(`"`)
 	}
+}
+
+// hash reads 32 bytes in base64.
+func (p *leafParser) hash() [sha256.Size]byte {
+	var b [sha256.Size + 1]byte // 44 characters may stand for one byte more
+	n, err := base64.StdEncoding.Strict().Decode(b[:], p.take(44))
+	if p.err == nil && (err != nil || n != sha256.Size) {
+		p.err = fmt.Errorf("a commitment is not 32 bytes in base64")
+	}
+	return [sha256.Size]byte(b[:sha256.Size])
 }
 
 func (p *leafParser) want(lit string) {
