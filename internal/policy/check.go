@@ -342,20 +342,20 @@ func (c *checker) explainType(name string, tokens []token) fault {
 
 func (c *checker) explainContext(name, action string, tokens []token) fault {
 	f := fault{at: tokens[0], message: fmt.Sprintf("unknown attribute %s in the context of", name), subjects: []string{action}}
-	a := c.schema.Actions[parseUID(action)]
-	if a.AppliesTo == nil {
-		return f
+	var context resolved.RecordType
+	if a := c.schema.Actions[parseUID(action)]; a.AppliesTo != nil {
+		context = a.AppliesTo.Context
 	}
 	for _, o := range occurrences(tokens, name) {
 		if len(o.path) == 0 || o.path[0] != "context" {
 			continue
 		}
-		record, ok := recordAt(a.AppliesTo.Context, o.path[1:])
+		record, ok := recordAt(context, o.path[1:])
 		if _, has := record[types.String(name)]; !ok || has {
 			continue
 		}
 		f.at = o.token
-		f.message = fmt.Sprintf("unknown attribute %s.%s for", strings.Join(o.path, "."), name)
+		f.message = fmt.Sprintf("unknown attribute %s for", chain(append(o.path, name)))
 		f.advice = c.adviseAttribute(name, record)
 		return f
 	}
@@ -384,7 +384,7 @@ func (c *checker) adviseAttribute(name string, record resolved.RecordType) strin
 		known = append(known, string(k))
 	}
 	if near := c.nearest(name, known); near != "" {
-		return fmt.Sprintf("did you mean %s?", near)
+		return fmt.Sprintf("did you mean %s?", attribute(near))
 	}
 	if len(known) == 0 || len(known) > 12 {
 		return ""
@@ -397,7 +397,7 @@ func explainAbsent(path, where, subject string, tokens []token) fault {
 	names := strings.Split(path, ".")
 	name := names[len(names)-1]
 	f := fault{at: tokens[0], subjects: []string{strings.Trim(subject, "`")}}
-	owner := append([]string{"the entity"}, names[:len(names)-1]...)
+	owner := append([]string{"(entity)"}, names[:len(names)-1]...)
 	if where == "in context for" {
 		owner[0] = "context"
 	}
@@ -407,10 +407,33 @@ func explainAbsent(path, where, subject string, tokens []token) fault {
 			break
 		}
 	}
-	holder := strings.Join(owner, ".")
-	f.message = fmt.Sprintf("%s.%s may be absent for", holder, name)
-	f.advice = fmt.Sprintf("write %s has %s && ... before it", holder, name)
+	holder := chain(owner)
+	f.message = fmt.Sprintf("%s may be absent for", chain(append(slices.Clone(owner), name)))
+	f.advice = fmt.Sprintf("write %s has %s && ... before it", holder, attribute(name))
 	return f
+}
+
+// chain writes a chain of attributes as Cedar.
+func chain(names []string) string {
+	var b strings.Builder
+	b.WriteString(names[0])
+	for _, n := range names[1:] {
+		if a := attribute(n); a == n {
+			b.WriteString("." + a)
+		} else {
+			b.WriteString("[" + a + "]")
+		}
+	}
+	return b.String()
+}
+
+// attribute writes an attribute's name as Cedar: quoted, if it must be.
+func attribute(name string) string {
+	plain := strings.TrimFunc(name, func(r rune) bool { return r < 128 && (isIdent(byte(r)) || isDigit(byte(r))) })
+	if name == "" || plain != "" || isDigit(name[0]) {
+		return string(types.String(name).MarshalCedar())
+	}
+	return name
 }
 
 // applies says what the actions in the policy's scope can be done by and to.
@@ -536,4 +559,3 @@ func pathBefore(tokens []token) []string {
 	slices.Reverse(path)
 	return path
 }
-

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/cedar-policy/cedar-go"
-	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 	"github.com/cedar-policy/cedar-go/x/exp/schema"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
@@ -133,7 +132,7 @@ func (p *parsedPolicy) readAnnotations(as []ast.AnnotationType) Problems {
 }
 
 var (
-	parserPlace = regexp.MustCompile(`(?s)^parse error at <input>:(\d+):(\d+) ".*?": (.*)$`)
+	parserPlace = regexp.MustCompile(`(?s)^(?:parse error at )?<input>:(\d+):(\d+)(?: ".*?")?: (.*)$`)
 	parserExact = regexp.MustCompile(`(?s)^exact got (.*) want (.*)$`)
 )
 
@@ -157,29 +156,26 @@ func (p parsedPolicy) syntaxProblem(err error) Problem {
 	return p.problemAt(p.tokens[at], "syntax error: "+message)
 }
 
-// tokenAt returns the index of the token at a line and column counted from
-// the start of the policy, or of the last token.
+// tokenAt returns the index of the last token that begins at or before a line
+// and column counted from the start of the policy.
 func (p parsedPolicy) tokenAt(line, col string) int {
-	l, _ := strconv.Atoi(line) // the pattern allows digits only, and 0 finds nothing
+	l, _ := strconv.Atoi(line) // digits only; out of range is after every token
 	c, _ := strconv.Atoi(col)
 	if l == 1 {
 		c += p.policy.Column - 1
 	}
 	l += p.policy.Line - 1
-	i := slices.IndexFunc(p.tokens, func(t token) bool { return t.line == l && t.col == c })
-	if i < 0 {
-		return len(p.tokens) - 1
+	after := slices.IndexFunc(p.tokens, func(t token) bool { return t.line > l || t.line == l && t.col > c })
+	if after < 0 {
+		after = len(p.tokens)
 	}
-	return i
+	return max(0, after-1)
 }
 
-// unquote returns the value of a string token.
+// unquote returns the value of a string token that has been parsed before, so
+// that it cannot fail.
 func unquote(t token) string {
-	var uid types.EntityUID
-	if t.kind != tokenString || uid.UnmarshalCedar([]byte("T::"+t.text)) != nil {
-		return ""
-	}
-	return string(uid.ID)
+	return string(parseUID("T::" + t.text).ID)
 }
 
 // schemaFile is what problems call the schema, which has no file of its own.
@@ -206,13 +202,13 @@ func parseSchema(text []byte) (*resolved.Schema, Problems) {
 	var s schema.Schema
 	s.SetFilename(schemaFile)
 	if err := s.UnmarshalCedar(text); err != nil {
-		m := schemaPlace.FindStringSubmatch(err.Error())
-		if m == nil {
-			return fail(0, 0, err.Error())
+		line, col, message := 0, 0, err.Error()
+		if m := schemaPlace.FindStringSubmatch(message); m != nil {
+			line, _ = strconv.Atoi(m[1]) // digits only
+			col, _ = strconv.Atoi(m[2])
+			message = m[3]
 		}
-		line, _ := strconv.Atoi(m[1]) // digits only
-		col, _ := strconv.Atoi(m[2])
-		return fail(line, col, m[3])
+		return fail(line, col, message)
 	}
 	r, err := s.Resolve()
 	if err != nil {
