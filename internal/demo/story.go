@@ -67,6 +67,12 @@ IT desk`,
 	}}
 }
 
+// PoisonedMail is the mail with the injected instructions.
+func PoisonedMail() Mail {
+	mails := newMailbox().inbox
+	return mails[len(mails)-1]
+}
+
 // A Call calls one tool of one server. The error is for a call whose fate is
 // unknown or that never left; a denial is an answer.
 type Call func(ctx context.Context, server, tool string, args json.RawMessage) (Answer, error)

@@ -77,7 +77,7 @@ func (d Desk) clientFiles() []File {
 	config := d.configDir()
 	home := func(path string) string { return filepath.Join(d.Home, filepath.FromSlash(path)) }
 	project := func(path string) string { return filepath.Join(d.Project, filepath.FromSlash(path)) }
-	return []File{
+	files := []File{
 		{Client: "Claude Desktop", Path: filepath.Join(config, "Claude", "claude_desktop_config.json")},
 		{Client: "Claude Code", Path: project(".mcp.json")},
 		{Client: "Claude Code", Path: home(".claude.json")},
@@ -91,6 +91,8 @@ func (d Desk) clientFiles() []File {
 		{Client: gemini, Path: project(".gemini/settings.json")},
 		{Client: gemini, Path: home(".gemini/settings.json")},
 	}
+	// The project may be the home directory.
+	return slices.CompactFunc(files, func(a, b File) bool { return a == b })
 }
 
 // configDir is where desktop programs keep their settings.

@@ -181,6 +181,15 @@ func TestOneServerOfTwoClientsIsOneServer(t *testing.T) {
 	}
 }
 
+func TestAProjectInTheHomeDirectoryIsReadOnce(t *testing.T) {
+	d := desk(t, "linux", nil, map[string]string{"home/.cursor/mcp.json": stdio("fs")})
+	d.Project = d.Home
+	files, servers := d.Servers(nil)
+	if len(files) != 1 || len(servers) != 1 || len(servers[0].Files) != 1 {
+		t.Errorf("files = %+v, servers = %+v; want one of each", files, servers)
+	}
+}
+
 func TestNamesFitTheConfiguration(t *testing.T) {
 	found := []Server{{Name: "io.github/files"}, {Name: "a__b"}, {Name: "mcp"}, {Name: "äöü"}, {Name: "_x_"}, {Name: "a b"}}
 	giveNames(found)
