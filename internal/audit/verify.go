@@ -62,6 +62,10 @@ type Check struct {
 	Trusted bool
 	// Known are signed checkpoints, or proofs with one, from elsewhere.
 	Known [][]byte
+	// Mark is the checkpoint file of the directory, if it has one. It shows
+	// that a journal lost its end by accident; who cuts the journal on purpose
+	// deletes the file as well.
+	Mark []byte
 }
 
 // Verify recomputes everything in a journal: each commitment, each leaf, the
@@ -87,7 +91,7 @@ type verification struct {
 	report  Report
 	checker *checker
 	ledger  ledger
-	known   []log.Checkpoint
+	known   []knownTree
 	last    leaf
 }
 
@@ -104,10 +108,25 @@ func newVerification(key Key, start tree, c Check) (*verification, error) {
 		if err != nil {
 			return nil, err
 		}
-		v.known = append(v.known, cp)
+		v.known = append(v.known, knownTree{cp, true})
+	}
+	if len(c.Mark) > 0 {
+		cp, err := key.checkpoint(c.Mark)
+		if err != nil {
+			v.fault(Fault{Code: FaultCheckpoint, Detail: "the checkpoint file: " + err.Error()})
+		} else {
+			v.known = append(v.known, knownTree{cp, false})
+		}
 	}
 	v.compare()
 	return v, nil
+}
+
+// A knownTree is a tree that was signed, as a checkpoint beside the entries
+// says.
+type knownTree struct {
+	log.Checkpoint
+	elsewhere bool
 }
 
 // knownCheckpoint reads a checkpoint, or that of a proof.
@@ -153,7 +172,9 @@ func (v *verification) compare() {
 		if cp.Size != size {
 			continue
 		}
-		v.report.Known = append(v.report.Known, size)
+		if cp.elsewhere {
+			v.report.Known = append(v.report.Known, size)
+		}
 		if root := v.checker.tree.root(); !bytes.Equal(cp.Hash, root[:]) {
 			v.fault(Fault{From: v.report.First, To: size, Code: FaultRoot, Detail: "not those of a checkpoint that the same key signed: the log was rewritten or forked"})
 		}

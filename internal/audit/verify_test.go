@@ -223,6 +223,14 @@ func TestKnownCheckpointsShowWhatIsCutOffOrRewritten(t *testing.T) {
 		t.Errorf("cut off (-want +got):\n%s", diff)
 	}
 
+	r, err := audit.Verify(t.Context(), &verbatim{entries[:3]}, audit.Check{Key: key, Mark: last})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"truncated 3-7"}, faults(r)); diff != "" {
+		t.Errorf("cut off, with the checkpoint file (-want +got):\n%s", diff)
+	}
+
 	// The same key signs two logs: a fork.
 	dir := t.TempDir()
 	fork := &disk{}
@@ -235,7 +243,7 @@ func TestKnownCheckpointsShowWhatIsCutOffOrRewritten(t *testing.T) {
 	remove(t, dir, audit.CheckpointFile)
 	l = mustOpen(t, memoryConfig(dir, common))
 	mustClose(t, l)
-	r, err := audit.Verify(t.Context(), &memory{disk: common}, audit.Check{Key: l.Key(), Known: [][]byte{fork.stored()[1].Checkpoint}})
+	r, err = audit.Verify(t.Context(), &memory{disk: common}, audit.Check{Key: l.Key(), Known: [][]byte{fork.stored()[1].Checkpoint}})
 	if err != nil {
 		t.Fatal(err)
 	}
