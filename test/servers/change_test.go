@@ -98,7 +98,7 @@ func changeTool(t *testing.T, stateless bool, revision string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text := out.Stdout + out.Stderr; !strings.Contains(text, "shop/buy") || !strings.Contains(text, ".ssh") {
+	if text := out.Stdout + out.Stderr; !strings.Contains(text, "buy") || !strings.Contains(text, ".ssh") {
 		t.Errorf("catalog diff does not show the change:\n%s", text)
 	}
 	d.Pin(t)

@@ -194,5 +194,5 @@ func (d *Deployment) Serve(t testing.TB) *Process {
 // looked at them.
 func (d *Deployment) Pin(t testing.TB) {
 	t.Helper()
-	d.MustRun(t, "catalog", "pin", "--all")
+	d.MustRun(t, "catalog", "pin", "--all", "--yes")
 }
