@@ -1,6 +1,7 @@
 package mcp
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,9 +9,11 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -180,15 +183,11 @@ func (l *httpLink) send(ctx context.Context, m *Message) error {
 // post sends one message. When it fails, it knows whether the message can
 // have left.
 func (l *httpLink) post(ctx context.Context, m *Message, extra http.Header) (*http.Response, error) {
-	b := &outgoing{bytes: m.Bytes()}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, l.server.URL, b.reader())
+	var way passage
+	req, err := http.NewRequestWithContext(way.watch(ctx), http.MethodPost, l.server.URL, bytes.NewReader(m.Bytes()))
 	if err != nil {
 		return nil, notSent(withoutURL(err))
 	}
-	req.ContentLength = int64(len(b.bytes))
-	// The HTTP client may begin again when it finds a reused connection
-	// closed; it does so only if it has written nothing on it.
-	req.GetBody = func() (io.ReadCloser, error) { return b.reader(), nil }
 	for name, values := range extra {
 		name = http.CanonicalHeaderKey(name)
 		if l.era == Modern && strings.HasPrefix(name, "Mcp-") {
@@ -198,14 +197,47 @@ func (l *httpLink) post(ctx context.Context, m *Message, extra http.Header) (*ht
 	l.setHeaders(req, m)
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json, text/event-stream")
+	if name := unfit(req.Header); name != "" {
+		return nil, notSent(fmt.Errorf("header %s has characters that no header may have", name))
+	}
 	resp, err := l.client.Do(req)
-	if err == nil {
+	switch {
+	case err == nil:
 		return resp, nil
-	}
-	if b.revoke() {
+	case way.never():
 		return nil, notSent(withoutURL(err))
+	default:
+		return nil, lost(withoutURL(err))
 	}
-	return nil, lost(withoutURL(err))
+}
+
+// A passage watches whether a request got as far as a connection. Before it
+// has one, nothing of it can have left; afterwards, nobody can say. (Whether
+// the HTTP client has begun to write is not known in time: its goroutines may
+// outlive its answer.)
+type passage struct{ sought, found atomic.Bool }
+
+func (p *passage) watch(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { p.sought.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) { p.found.Store(true) },
+	})
+}
+
+// never reports whether the request certainly never left. A transport that
+// does not tell what it does gets no such credit.
+func (p *passage) never() bool { return p.sought.Load() && !p.found.Load() }
+
+// unfit returns the name of a header whose value cannot be sent, or "".
+func unfit(h http.Header) string {
+	for name, values := range h {
+		for _, v := range values {
+			if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+				return name
+			}
+		}
+	}
+	return ""
 }
 
 // setHeaders sets our credentials and the headers of the era. It comes last,
@@ -319,56 +351,6 @@ func (l *httpLink) deleteSession() error {
 	discard(resp)
 	return nil
 }
-
-// An outgoing body remembers whether anybody has begun to read it. What was
-// never read was never sent.
-type outgoing struct {
-	bytes []byte
-
-	mu      sync.Mutex
-	started bool
-	revoked bool
-}
-
-// revoke reports whether nothing was read, and sees to it that nothing will
-// be: the HTTP client may return before its goroutines do.
-func (b *outgoing) revoke() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.revoked = !b.started
-	return b.revoked
-}
-
-func (b *outgoing) start() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.revoked {
-		return errors.New("the request was given up")
-	}
-	b.started = true
-	return nil
-}
-
-func (b *outgoing) reader() io.ReadCloser { return &outgoingReader{body: b, rest: b.bytes} }
-
-type outgoingReader struct {
-	body *outgoing
-	rest []byte
-}
-
-func (r *outgoingReader) Read(p []byte) (int, error) {
-	if err := r.body.start(); err != nil {
-		return 0, err
-	}
-	if len(r.rest) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(p, r.rest)
-	r.rest = r.rest[n:]
-	return n, nil
-}
-
-func (r *outgoingReader) Close() error { return nil }
 
 // withoutURL takes the URL out of an error of the HTTP client: its query may
 // hold a key.

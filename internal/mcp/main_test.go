@@ -170,3 +170,5 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 	t.Fatalf("never happened: %s", what)
 }
+
+func ping(id string) *Message { return NewRequest(json.RawMessage(id), "ping", nil) }

@@ -45,6 +45,42 @@ func runStdioServer(kind string) int {
 			return 1
 		}
 		return 0
+	case "sdk legacy", "sdk modern":
+		o := &sdk.ServerOptions{SupportedProtocolVersions: []string{LegacyVersion}}
+		if kind == "sdk modern" {
+			o.SupportedProtocolVersions[0] = ModernVersion
+		}
+		if err := newSDKServer(o).Run(context.Background(), &sdk.StdioTransport{}); err != nil {
+			return 1
+		}
+		return 0
+	case "fragile": // does not survive what it does not know
+		return each(func(m *Message) {
+			if m.Method() != methodInitialize {
+				os.Exit(3)
+			}
+			answer(m, `{"protocolVersion":"2024-11-05","capabilities":{}}`)
+		})
+	case "curious": // asks before it answers
+		return each(func(m *Message) {
+			switch m.Method() {
+			case methodInitialize:
+				answer(m, `{"protocolVersion":"2025-03-26","capabilities":{}}`)
+			case "tools/list":
+				fmt.Println(`{"jsonrpc":"2.0","id":"q1","method":"ping"}`)
+				fmt.Println(`{"jsonrpc":"2.0","id":"q2","method":"sampling/createMessage","params":{}}`)
+				var heard []string
+				for len(heard) < 2 && in.Scan() {
+					if h, err := Parse(in.Bytes()); err == nil && h.IsResponse() {
+						heard = append(heard, string(h.Bytes()))
+					}
+				}
+				b, _ := json.Marshal(strings.Join(heard, " "))
+				answer(m, `{"tools":[{"name":"x","description":`+string(b)+`}]}`)
+			default:
+				fmt.Printf(`{"jsonrpc":"2.0","id":%s,"error":{"code":-32601,"message":"no"}}`+"\n", m.ID())
+			}
+		})
 	case "raw": // answers with what it got, after it has said something
 		return each(func(m *Message) {
 			fmt.Println(`{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"before"}}`)
@@ -132,8 +168,6 @@ func runStdioServer(kind string) int {
 		return 99
 	}
 }
-
-func ping(id string) *Message { return NewRequest(json.RawMessage(id), "ping", nil) }
 
 func TestStdioSpeaksToAGenuineServer(t *testing.T) {
 	t.Parallel()
@@ -511,7 +545,3 @@ func TestConnRefusesWhatItCannotSend(t *testing.T) {
 		}
 	}
 }
-
-type writerFunc func([]byte) (int, error)
-
-func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
