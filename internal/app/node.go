@@ -132,12 +132,9 @@ func (n *Node) openData(ctx context.Context) error {
 
 // openEvidence takes the evidence directory for writing.
 func openEvidence(ctx context.Context, c *Config, logger *slog.Logger) (*audit.Log, error) {
-	dir := filepath.Join(c.Data, "evidence")
 	return audit.Open(ctx, audit.Config{
-		Dir: dir, Origin: c.Node, Logger: logger,
-		Journal: func(ctx context.Context) (audit.Journal, error) {
-			return store.OpenJournal(ctx, filepath.Join(dir, "journal.db"))
-		},
+		Dir: evidenceDir(c), Origin: c.Node, Logger: logger,
+		Journal: func(ctx context.Context) (audit.Journal, error) { return store.OpenJournal(ctx, journalFile(c)) },
 	})
 }
 
