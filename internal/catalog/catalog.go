@@ -59,7 +59,7 @@ func New(cfg Config) (*Catalog, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := builder{generator: g, overlay: overlay, catalog: &Catalog{byAction: map[string]*Operation{}}}
+	b := builder{generator: g, overlay: overlay, lock: cfg.Lock, catalog: &Catalog{byAction: map[string]*Operation{}}}
 	b.problems = overlay.names(cfg.Lock)
 	for _, p := range cfg.Lock.Pins() {
 		b.tool(p)
@@ -116,6 +116,7 @@ func (c *Catalog) Actions() types.EntityMap {
 type builder struct {
 	*generator
 	overlay  *Overlay
+	lock     *Lock
 	catalog  *Catalog
 	problems []*Problem
 }
@@ -131,7 +132,7 @@ func (b *builder) tool(p Pin) {
 		b.problems = append(b.problems, &Problem{File: "catalog.lock.json", Message: fmt.Sprintf("%s/%s: %v", p.Server, p.Tool, err)})
 		return
 	}
-	word, problems := b.overlay.word(p.Server, p.Tool)
+	word, problems := b.overlay.word(b.lock, p.Server, p.Tool)
 	b.problems = append(b.problems, problems...)
 	o := &Operation{
 		Action: p.Server + "/" + p.Tool, Server: p.Server, Tool: p.Tool, Digest: p.Digest,

@@ -11,11 +11,10 @@ import "strings"
 //   - of a word that Cedar keeps for itself the first letter is escaped;
 //   - the first of two underscores and an underscore at the end are escaped.
 //
-// The last rule makes names that are joined by "__" unambiguous. The empty
-// name becomes "_x".
+// The last rule makes names that are joined by "__" unambiguous.
 func Escape(name string) string {
 	if name == "" {
-		return "_x"
+		return emptyName
 	}
 	var b strings.Builder
 	for i := range len(name) {
@@ -30,6 +29,10 @@ func Escape(name string) string {
 	}
 	return b.String()
 }
+
+// emptyName stands for the empty name. It is the escape of a letter that by
+// itself is never escaped.
+const emptyName = "_x65"
 
 // keepByte reports whether name[i] can stand for itself.
 func keepByte(name string, i int) bool {
@@ -56,7 +59,7 @@ func keepByte(name string, i int) bool {
 
 // Unescape undoes [Escape]. What Escape never writes comes back unchanged.
 func Unescape(ident string) string {
-	if ident == "_x" {
+	if ident == emptyName {
 		return ""
 	}
 	var b strings.Builder

@@ -224,11 +224,11 @@ func (m match) rank() int {
 func isPattern(s string) bool { return strings.Contains(s, "*") }
 
 // matches are the rules for a tool, the closest last.
-func (o *Overlay) matches(server, tool string) []match {
+func (o *Overlay) matches(l *Lock, server, tool string) []match {
 	var out []match
 	for _, s := range []string{anyServer, server} {
 		for pattern, rules := range o.file.Servers[s].Tools {
-			if glob(pattern, tool) {
+			if l.matches(s, pattern, tool) {
 				out = append(out, match{s, pattern, rules})
 			}
 		}
@@ -264,6 +264,16 @@ func glob(pattern, name string) bool {
 	return strings.HasSuffix(rest, parts[len(parts)-1])
 }
 
+// matches reports whether a rule of a server is for a tool. A name that a tool
+// of that server really has is never a pattern: a server that calls a tool
+// "*" must not have what is said of it said of all.
+func (l *Lock) matches(server, pattern, tool string) bool {
+	if _, isName := l.Find(server, pattern); isName {
+		return pattern == tool
+	}
+	return glob(pattern, tool)
+}
+
 // A toolWord is what the overlay says of one tool: the closest rule where one
 // must win, all of them where they add up.
 type toolWord struct {
@@ -283,11 +293,11 @@ type authorityWord struct {
 }
 
 // word sums up the rules for a tool.
-func (o *Overlay) word(server, tool string) (toolWord, []*Problem) {
+func (o *Overlay) word(l *Lock, server, tool string) (toolWord, []*Problem) {
 	var w toolWord
 	var ps []*Problem
 	w.labels = o.serverLabels(server)
-	ms := o.matches(server, tool)
+	ms := o.matches(l, server, tool)
 	for i, m := range ms {
 		if i > 0 && ms[i-1].rank() == m.rank() && disagree(ms[i-1].rules, m.rules) {
 			ps = append(ps, o.problem(m.path(""), "servers.%s.tools: %q and %q say different things about %q: name it in full",
@@ -332,7 +342,7 @@ func (o *Overlay) names(l *Lock) []*Problem {
 		}
 		tools := l.tools(server)
 		for _, pattern := range sortedKeys(rules.Tools) {
-			if server == anyServer && isPattern(pattern) || slices.ContainsFunc(tools, func(t string) bool { return glob(pattern, t) }) {
+			if server == anyServer && isPattern(pattern) || slices.ContainsFunc(tools, func(t string) bool { return l.matches(server, pattern, t) }) {
 				continue
 			}
 			ps = append(ps, o.problem([]string{"servers", server, "tools", pattern},

@@ -100,8 +100,8 @@ func parseSchema(raw json.RawMessage) schemaDoc {
 		maps.Copy(defs, group)
 	}
 	doc := schemaDoc{root: parseObject(rootObject(m, defs), 0), defs: map[string]*shape{}}
-	for name := range defs {
-		doc.defs[name] = parseShape(followAlias(name, defs), 1)
+	for name, def := range defs {
+		doc.defs[name] = parseShape(def, 1)
 	}
 	return doc
 }
@@ -114,30 +114,11 @@ func rootObject(m, defs map[string]any) map[string]any {
 		return m
 	}
 	if name, ok := definitionName(ref); ok {
-		if target, ok := followAlias(name, defs).(map[string]any); ok {
+		if target, ok := defs[name].(map[string]any); ok {
 			return target
 		}
 	}
 	return m
-}
-
-// followAlias returns a definition, or where it leads to if it is nothing but
-// a reference. One that goes round in circles is nil.
-func followAlias(name string, defs map[string]any) any {
-	for range len(defs) {
-		m, ok := defs[name].(map[string]any)
-		if !ok {
-			return nil
-		}
-		ref, ok := m["$ref"].(string)
-		if !ok || m["type"] != nil {
-			return m
-		}
-		if name, ok = definitionName(ref); !ok {
-			return nil
-		}
-	}
-	return nil
 }
 
 // definitionName is the name in a local reference. Nothing else is followed,
@@ -350,9 +331,26 @@ type linker struct {
 func (d schemaDoc) link(recursive bool) {
 	l := linker{defs: d.defs, recursive: recursive, busy: map[*shape]bool{}, depth: map[*shape]int{}}
 	for _, name := range sortedKeys(d.defs) {
-		l.link(d.defs[name])
+		if d.defs[name].kind != kindRef {
+			l.link(d.defs[name])
+		}
 	}
 	l.link(d.root)
+	// A definition that is nothing but a ref has been followed where it is
+	// used.
+	maps.DeleteFunc(d.defs, func(_ string, s *shape) bool { return s.kind == kindRef })
+}
+
+// definition finds what a ref leads to, or nil if that is nowhere.
+func (l *linker) definition(name string) *shape {
+	for range len(l.defs) {
+		s := l.defs[name]
+		if s == nil || s.kind != kindRef {
+			return s
+		}
+		name = s.ref
+	}
+	return nil
 }
 
 // link sets target and nodes in s and below, and returns how deep s is.
@@ -384,8 +382,8 @@ func (l *linker) linkChild(c *shape) (int, bool) {
 	if c.kind != kindRef {
 		return l.link(c), true
 	}
-	target, ok := l.defs[c.ref]
-	if !ok {
+	target := l.definition(c.ref)
+	if target == nil {
 		return 0, false
 	}
 	c.target = target

@@ -53,6 +53,18 @@ func effectWords() []struct {
 	}
 }
 
+// readWords begin the names of tools that read.
+func readWords() []string {
+	groups := effectWords()
+	return groups[len(groups)-1].words
+}
+
+// thingWords are words of effectWords that name things as often as deeds:
+// read_mail sends none.
+func thingWords() []string {
+	return []string{"book", "call", "change", "command", "email", "export", "mail", "message", "order", "post", "script", "share", "sql", "transfer", "url", "web"}
+}
+
 // authorityWords name arguments that decide who gets something or how much.
 func authorityWords() []string {
 	return []string{
@@ -79,8 +91,12 @@ func Suggest(def json.RawMessage) Suggestion {
 	}
 	words := split(d.name)
 	s := Suggestion{Why: "nothing in the name says"}
+	deeds := words
+	if len(words) > 0 && slices.Contains(readWords(), words[0]) {
+		deeds = slices.DeleteFunc(slices.Clone(words), func(w string) bool { return slices.Contains(thingWords(), w) })
+	}
 	for _, group := range effectWords() {
-		if w, ok := firstOf(words, group.words); ok {
+		if w, ok := firstOf(deeds, group.words); ok {
 			s.Effects, s.Why = slices.Clone(group.effects), "the name says "+w
 			break
 		}

@@ -10,10 +10,11 @@ import (
 // parseDatetime reads RFC 3339 (JSON Schema "date-time") or its full-date
 // ("date", midnight UTC). What is finer than a Cedar millisecond is cut off.
 func parseDatetime(s string) (types.Datetime, bool) {
-	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
-		return types.NewDatetime(t), true
+	layout := time.RFC3339Nano
+	if len(s) == len(time.DateOnly) {
+		layout = time.DateOnly
 	}
-	t, err := time.Parse(time.DateOnly, s)
+	t, err := time.Parse(layout, s)
 	return types.NewDatetime(t), err == nil
 }
 

@@ -262,8 +262,7 @@ func (c converter) union(s *shape, raw jsontext.Value) (types.Value, error) {
 			continue
 		}
 		c.entities = nil
-		sub := converter{work: c.work, dec: jsontext.NewDecoder(bytes.NewBuffer(raw))}
-		v, err := sub.value(item)
+		v, err := c.alternative(item, raw)
 		c.path = c.path[:path]
 		if c.steps > maxSteps {
 			return nil, err
@@ -282,6 +281,18 @@ func (c converter) union(s *shape, raw jsontext.Value) (types.Value, error) {
 	}
 	c.entities = entities
 	return nil, c.errorf("fits none of the %d forms that it may have", len(s.items))
+}
+
+// alternative reads a value again, as one alternative of a union.
+func (c converter) alternative(s *shape, raw jsontext.Value) (types.Value, error) {
+	switch s.kind {
+	case kindObject, kindSet, kindTuple, kindUnion:
+		sub := converter{work: c.work, dec: jsontext.NewDecoder(bytes.NewBuffer(raw))}
+		return sub.value(s)
+	default:
+		c.steps++
+		return c.scalar(s, raw)
+	}
 }
 
 // accepts reports whether JSON of a kind could be of a shape.
