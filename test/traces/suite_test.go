@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"github.com/bailiwick-dev/bailiwick/authz"
+	"github.com/bailiwick-dev/bailiwick/internal/app"
 	"github.com/bailiwick-dev/bailiwick/internal/audit"
 	"github.com/bailiwick-dev/bailiwick/internal/catalog"
-	"github.com/bailiwick-dev/bailiwick/internal/engine"
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/pdp"
 	"github.com/bailiwick-dev/bailiwick/internal/policy"
@@ -27,10 +27,12 @@ import (
 // policies permit.
 const agent = "assistant"
 
-// definitions returns the suite's tools as an MCP server would list them.
-func definitions(tb testing.TB, c corpus, suite string) []json.RawMessage {
+// configure returns the configuration of a suite: its tools, pinned as an MCP
+// server would list them, with the catalogue file and the policies beside this
+// test.
+func configure(tb testing.TB, c corpus, suite string) *app.Config {
 	tb.Helper()
-	var defs []json.RawMessage
+	lock := new(catalog.Lock)
 	for _, t := range c.tools(tb, suite) {
 		def, err := json.Marshal(map[string]any{
 			"name": t.Name, "description": t.Description, "inputSchema": t.Parameters,
@@ -38,51 +40,33 @@ func definitions(tb testing.TB, c corpus, suite string) []json.RawMessage {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		defs = append(defs, def)
-	}
-	return defs
-}
-
-// load makes the version that decides for a suite: its tools, pinned, with the
-// catalogue file and the policies beside this test.
-func load(tb testing.TB, c corpus, suite string) *pdp.Version {
-	tb.Helper()
-	lock := new(catalog.Lock)
-	for _, def := range definitions(tb, c, suite) {
 		if _, err := lock.Pin(suite, def); err != nil {
 			tb.Fatal(err)
 		}
 	}
-	overlay, err := catalog.ParseOverlay(readFile(tb, filepath.Join(suite, "catalog.yaml")))
+	text, err := lock.Marshal()
 	if err != nil {
-		tb.Fatalf("%s/catalog.yaml: %v", suite, err)
+		tb.Fatal(err)
 	}
-	cat, err := catalog.New(catalog.Config{Lock: lock, Overlay: overlay})
-	if err != nil {
-		tb.Fatalf("%s: %v", suite, err)
+	file := filepath.Join(tb.TempDir(), "catalog.lock.json")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		tb.Fatal(err)
 	}
-	set, err := policy.New(policy.Config{Policies: sources(tb, suite), Schema: cat.Schema()})
+	return &app.Config{
+		Policies: filepath.Join(suite, "policies"),
+		Catalog:  filepath.Join(suite, "catalog.yaml"),
+		Lock:     file,
+	}
+}
+
+// load makes the version that decides for a suite.
+func load(tb testing.TB, c corpus, suite string) *pdp.Version {
+	tb.Helper()
+	v, err := app.LoadVersion(configure(tb, c, suite))
 	if err != nil {
 		tb.Fatalf("%s:\n%v", suite, err)
 	}
-	program, err := engine.Compile(set)
-	if err != nil {
-		tb.Fatalf("%s: %v", suite, err)
-	}
-	return &pdp.Version{Catalog: cat, Program: program}
-}
-
-func sources(tb testing.TB, suite string) []policy.Source {
-	tb.Helper()
-	names, err := filepath.Glob(filepath.Join(suite, "policies", "*.cedar"))
-	if err != nil || len(names) == 0 {
-		tb.Fatalf("no policies for %s (%v)", suite, err)
-	}
-	var srcs []policy.Source
-	for _, name := range names {
-		srcs = append(srcs, policy.Source{File: filepath.ToSlash(name), Text: readFile(tb, name)})
-	}
-	return srcs
+	return v
 }
 
 func readFile(tb testing.TB, name string) []byte {

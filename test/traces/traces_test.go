@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/bailiwick-dev/bailiwick/internal/app"
 )
 
 var update = flag.Bool("update", false, "rewrite "+numbersFile)
@@ -91,6 +93,27 @@ func compare(t *testing.T, got map[string]score) {
 	}
 }
 
+// TestPoliciesKeepTheirPromises runs the tests beside the policies. Every policy
+// has to decide one of them.
+func TestPoliciesKeepTheirPromises(t *testing.T) {
+	t.Parallel()
+	c := openCorpus(t)
+	for _, suite := range suites {
+		report, err := app.TestPolicies(configure(t, c, suite))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range report.Tests {
+			if !r.Pass {
+				t.Errorf("%s:%d: %s: %s", r.File, r.Line, r.Name, r.Failure)
+			}
+		}
+		if len(report.Untested) > 0 {
+			t.Errorf("%s: untested: %s", suite, strings.Join(report.Untested, ", "))
+		}
+	}
+}
+
 // TestPoliciesNameNoAttacker holds the policies to what an operator can know:
 // nothing that an attacker chose occurs in them.
 func TestPoliciesNameNoAttacker(t *testing.T) {
@@ -98,8 +121,12 @@ func TestPoliciesNameNoAttacker(t *testing.T) {
 	c := openCorpus(t)
 	for _, suite := range suites {
 		text := readFile(t, filepath.Join(suite, "catalog.yaml"))
-		for _, src := range sources(t, suite) {
-			text = append(text, src.Text...)
+		policies, err := filepath.Glob(filepath.Join(suite, "policies", "*.cedar"))
+		if err != nil || len(policies) == 0 {
+			t.Fatalf("%s: no policies (%v)", suite, err)
+		}
+		for _, file := range policies {
+			text = append(text, readFile(t, file)...)
 		}
 		chosen := map[string]bool{}
 		for _, l := range c.labels(t, suite, 1) {
