@@ -27,10 +27,10 @@ func parseDuration(s string) (types.Duration, bool) {
 	}
 	units := []durationUnit{{'W', 7 * 24 * time.Hour}, {'D', 24 * time.Hour}}
 	var total int64
-	inTime, any := false, false
+	inTime, some := false, false
 	for s = s[1:]; len(s) > 0; {
 		if s[0] == 'T' && !inTime {
-			inTime, any = true, false
+			inTime, some = true, false
 			units = []durationUnit{{'H', time.Hour}, {'M', time.Minute}, {'S', time.Second}}
 			s = s[1:]
 			continue
@@ -50,9 +50,9 @@ func parseDuration(s string) (types.Duration, bool) {
 			return types.Duration{}, false
 		}
 		total += n * per
-		units, s, any = units[1:], rest[1:], true
+		units, s, some = units[1:], rest[1:], true
 	}
-	return types.NewDurationFromMillis(total), any
+	return types.NewDurationFromMillis(total), some
 }
 
 type durationUnit struct {

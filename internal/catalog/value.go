@@ -75,6 +75,17 @@ func (w *work) errorf(format string, args ...any) error {
 
 func dotted(path []string) string { return strings.Join(path, ".") }
 
+// pointer is a path as a JSON Pointer (RFC 6901), which no other path is.
+func pointer(path []string) string {
+	var b strings.Builder
+	escape := strings.NewReplacer("~", "~0", "/", "~1")
+	for _, p := range path {
+		b.WriteByte('/')
+		b.WriteString(escape.Replace(p))
+	}
+	return b.String()
+}
+
 // jsonError explains bytes that are no JSON.
 func (w *work) jsonError(err error) error {
 	if errors.Is(err, jsontext.ErrDuplicateName) {
@@ -135,8 +146,7 @@ func (c converter) object(s *shape) (types.Value, error) {
 	if s.entity == "" {
 		return types.NewRecord(attrs), nil
 	}
-	// The path makes the id unique in the input.
-	uid := types.NewEntityUID(s.entity, types.String(strings.Join(c.path, "/")))
+	uid := types.NewEntityUID(s.entity, types.String(pointer(c.path)))
 	if c.entities == nil {
 		c.entities = types.EntityMap{}
 	}

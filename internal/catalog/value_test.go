@@ -61,7 +61,7 @@ func TestInputIsTyped(t *testing.T) {
 		{`{"s":"x","o":{"y":1,"x":"v"}}`, "o", `{"x":"v", "y":1}`},
 		{`{"s":"x","open":{"x":"v","more":[1]}}`, "open", `{"x":"v"}`},
 		{`{"s":"x","do":{"type":"go"}}`, "do", `{"typeChoice1":{"type":"go"}}`},
-		{`{"s":"x","map":{"k":"v"}}`, "map", `x__t__Input__map::"map"`},
+		{`{"s":"x","map":{"k":"v"}}`, "map", `x__t__Input__map::"/map"`},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
 			rec, entities, err := o.Input("x", json.RawMessage(tt.args))
@@ -82,7 +82,7 @@ func TestInputIsTyped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := entities[types.NewEntityUID("x__t__Input__map", "map")]
+	e := entities[types.NewEntityUID("x__t__Input__map", "/map")]
 	if v, ok := e.Tags.Get("k"); !ok || v != types.String("v") {
 		t.Errorf("tags: %v", e.Tags)
 	}
@@ -465,5 +465,20 @@ func TestErrorsNeverQuoteValues(t *testing.T) {
 	}
 	if diff := cmp.Diff(`argument "a\\u{202e}b" is missing`, (&InputError{Path: "a\u202eb", Reason: "is missing"}).Error()); diff != "" {
 		t.Errorf("control characters (-want +got):\n%s", diff)
+	}
+}
+
+// TestEntitiesOfOneTypeStayApart gives objects with tags at two places whose
+// paths look alike.
+func TestEntitiesOfOneTypeStayApart(t *testing.T) {
+	c := mustCatalog(t, mustLock(t, "x", `{"name":"t","inputSchema":{"type":"object",
+		"properties":{"a":{"type":"object","properties":{"b":{"$ref":"#/$defs/m"}}},"a/b":{"$ref":"#/$defs/m"}},
+		"$defs":{"m":{"type":"object","additionalProperties":{"type":"string"}}}}}`), "")
+	_, entities, err := mustOperation(t, c, "x/t").Input("x", json.RawMessage(`{"a":{"b":{"k":"1"}},"a/b":{"k":"2"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(entities) != 2 {
+		t.Errorf("got %d entities, want 2: %v", len(entities), entities)
 	}
 }
