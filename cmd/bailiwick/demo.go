@@ -110,13 +110,12 @@ func printDemo(p *page, r *app.DemoReport, command string) {
 		printChapter(p, i+1, title)
 		printRun(p, run)
 	}
-	enforced := r.Runs[len(r.Runs)-1]
 	printChapter(p, 3, "Why: for the operator; an agent never sees policies")
-	printWhy(p, enforced)
+	printWhy(p, r.Runs[len(r.Runs)-1])
 	printChapter(p, 4, "Proof: the record is what was signed")
 	printProof(p, r)
 	printChapter(p, 5, "Try next")
-	printNext(p, r, enforced, command)
+	printNext(p, r, command)
 }
 
 func printChapter(p *page, n int, title string) {
@@ -245,12 +244,40 @@ func printFaults(p *page, faults []audit.Fault) {
 	const some = 5
 	for i, f := range faults {
 		if i == some {
-			fmt.Fprintf(p, "             and %d more\n", len(faults)-some)
+			fmt.Fprintf(p, "%16sand %d more\n", "", len(faults)-some)
 			return
 		}
 		fmt.Fprintf(p, "   %s  %s\n", p.in(red, "verify says"), p.wrap(printable(f.String())+" ("+f.Code+")", 16))
 	}
 }
 
-func printNext(p *page, r *app.DemoReport, enforced app.DemoRun, command string) {
+// printNext says which commands to try, so that they can be copied as they
+// stand.
+func printNext(p *page, r *app.DemoReport, command string) {
+	fmt.Fprintf(p, "   cd %s\n\n", quoteShell(r.Dir))
+	for _, n := range []struct{ what, command string }{
+		{"every decision and what became of it", "audit tail"},
+		{"who, what and why of the payment that was stopped, with its proof", "audit show " + firstDenied(r)},
+		{"what verification says of the log, and of the copy", "audit verify"},
+		{"", "audit verify " + relative(r.Dir, filepath.Dir(r.Tampered.File))},
+		{"why the policies answer as they do", "policy explain --agent desk --label untrusted --action mailbox/delete_mail --input '{\"id\": \"m-3\"}'"},
+		{"what the policies promise", "policy test"},
+		{"let the payment pass: put \"NEW-0042\" among the known payees in policies/untrusted.cedar, and play again", "demo --dir ."},
+		{"use the gateway with your own client: http://127.0.0.1:7430/mcp, the key is in agent.key", "serve"},
+	} {
+		if n.what != "" {
+			fmt.Fprintf(p, "   %s\n", p.in(dim, "# "+strings.ReplaceAll(p.wrap(n.what, 5), "\n     ", "\n   # ")))
+		}
+		fmt.Fprintf(p, "   %s %s\n", command, n.command)
+	}
+}
+
+// firstDenied is the id of the first decision that stopped a call.
+func firstDenied(r *app.DemoReport) string {
+	for _, s := range r.Runs[len(r.Runs)-1].Steps {
+		if s.Denial != nil {
+			return s.Decision
+		}
+	}
+	return r.Runs[0].Steps[0].Decision
 }

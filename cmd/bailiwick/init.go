@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/bailiwick-dev/bailiwick/internal/app"
-	"github.com/bailiwick-dev/bailiwick/internal/desk"
 )
 
 func newInit(o *options) *cobra.Command {
@@ -36,9 +35,6 @@ unless --force says so. The new agent's key is printed to standard output, once.
 	cmd.Flags().DurationVar(&c.Timeout, "timeout", time.Minute, "how long to wait for one server")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var err error
-		if c.Desk, err = desk.Here("."); err != nil {
-			return err
-		}
 		if c.Dir, err = filepath.Abs(c.Dir); err != nil {
 			return fmt.Errorf("find the directory: %w", err)
 		}

@@ -167,5 +167,21 @@ func TestDemoLeavesOtherDirectoriesAlone(t *testing.T) {
 }
 
 func TestDemoPoliciesAreTested(t *testing.T) {
-	t.Skip("policy test")
+	r := playDemo(t, filepath.Join(t.TempDir(), "demo"))
+	c, err := LoadConfig(r.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := TestPolicies(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range report.Tests {
+		if !test.Pass {
+			t.Errorf("%s:%d: %s: %s", test.File, test.Line, test.Name, test.Failure)
+		}
+	}
+	if report.Passed == 0 || len(report.Untested) != 0 {
+		t.Errorf("%d tests pass, untested are %q; want every policy tested", report.Passed, report.Untested)
+	}
 }

@@ -1,20 +1,15 @@
 package app
 
 import (
-	"bytes"
 	"context"
-	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
 	"sync"
-	"text/template"
 	"time"
 
 	"github.com/bailiwick-dev/bailiwick/internal/catalog"
@@ -23,17 +18,18 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
 )
 
-//go:embed starter
-var starter embed.FS
-
 // InitialAgent is the agent that [Init] makes. bailiwick run acts as it too.
 const InitialAgent = "desktop"
+
+// initGroup is the group that the starter policies speak of.
+const initGroup = "desktop"
 
 // An InitConfig says where [Init] looks and writes.
 type InitConfig struct {
 	// Dir is the directory to write to; it is made if it is missing. Required.
 	Dir string
-	// Desk is where clients are looked for. Required.
+	// Desk is where clients are looked for. Default: this account and the
+	// working directory.
 	Desk desk.Desk
 	// Clients are client files to read instead of the usual ones.
 	Clients []string
@@ -88,6 +84,13 @@ func Init(ctx context.Context, c InitConfig) (*InitReport, error) {
 	}
 	if c.Progress == nil {
 		c.Progress = func(string) {}
+	}
+	if c.Desk.Getenv == nil {
+		here, err := desk.Here(".")
+		if err != nil {
+			return nil, err
+		}
+		c.Desk = here
 	}
 	if err := c.checkDir(); err != nil {
 		return nil, err
@@ -236,20 +239,42 @@ func (c InitConfig) write(r *InitReport) error {
 		}
 		r.Files = append(r.Files, f.name)
 	}
-	return c.checkWritten(r)
+	return c.checkWritten(r, lock)
 }
 
-// checkWritten reads the files back as the gateway will. Init that wrote
-// something wrong must not look as if it had worked.
-func (c InitConfig) checkWritten(r *InitReport) error {
+// checkWritten reads the files back as the gateway will, and adds tests of the
+// policies. Init that wrote something wrong must not look as if it had worked.
+func (c InitConfig) checkWritten(r *InitReport, lock *catalog.Lock) error {
+	const bug = "init wrote something that is wrong, which is a bug: %w"
 	config, err := LoadConfig(filepath.Join(c.Dir, initConfig))
 	if err != nil {
-		return fmt.Errorf("init wrote a configuration that is wrong, which is a bug: %w", err)
-	}
-	if _, err := CheckConfig(config); err != nil {
-		return fmt.Errorf("init wrote policies or a catalogue that are wrong, which is a bug: %w", err)
+		return fmt.Errorf(bug, err)
 	}
 	r.Listen = config.Listen
+	v, err := LoadVersion(config)
+	if err != nil {
+		return fmt.Errorf(bug, err)
+	}
+	if _, err := LoadAgents(config); err != nil {
+		return fmt.Errorf(bug, err)
+	}
+	text, err := starterTests(v, lock)
+	if err != nil {
+		return err
+	}
+	if err := (initFile{initTests, text, 0o644}).write(c.Dir); err != nil {
+		return err
+	}
+	r.Files = append(r.Files, initTests)
+	report, err := TestPolicies(config)
+	if err != nil {
+		return fmt.Errorf(bug, err)
+	}
+	for _, t := range report.Tests {
+		if !t.Pass {
+			return fmt.Errorf(bug, fmt.Errorf("%s:%d: %s: %s", t.File, t.Line, t.Name, t.Failure))
+		}
+	}
 	return nil
 }
 
@@ -297,164 +322,4 @@ func pinAll(servers []InitServer) (*catalog.Lock, error) {
 		}
 	}
 	return lock, nil
-}
-
-// A serverText is a server as the configuration's template wants it.
-type serverText struct {
-	Name, Where, Problem, Margin string
-	URL, Command, Cwd, TokenFile string
-	Args                         []string
-	Env                          map[string]string
-}
-
-// Commented is the same server behind comment signs.
-func (s serverText) Commented() serverText {
-	s.Margin = "#"
-	return s
-}
-
-func (c InitConfig) configText(servers []InitServer) ([]byte, error) {
-	var data struct{ Active, Inactive []serverText }
-	for _, s := range servers {
-		f := s.found
-		t := serverText{
-			Name: s.Name, Where: strings.Join(s.Files, " and "), Problem: oneLine(s.Problem),
-			URL: f.URL, Command: f.Command, Args: f.Args, Env: f.Env, Cwd: f.Cwd,
-		}
-		if f.Token != "" {
-			t.TokenFile = tokenFile(s.Name)
-		}
-		if s.Problem == "" {
-			data.Active = append(data.Active, t)
-		} else {
-			data.Inactive = append(data.Inactive, t)
-		}
-	}
-	return fill("bailiwick.yaml.tmpl", data)
-}
-
-// fill executes one of the starter templates.
-func fill(name string, data any) ([]byte, error) {
-	t, err := template.New(name).Funcs(template.FuncMap{"quote": quoteYAML}).ParseFS(starter, "starter/"+name)
-	if err != nil {
-		return nil, fmt.Errorf("parse %s: %w", name, err)
-	}
-	var b bytes.Buffer
-	if err := t.Execute(&b, data); err != nil {
-		return nil, fmt.Errorf("fill in %s: %w", name, err)
-	}
-	return b.Bytes(), nil
-}
-
-// quoteYAML writes a string as a double-quoted scalar. JSON's strings are
-// among those of YAML.
-func quoteYAML(s string) (string, error) {
-	var b strings.Builder
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	err := enc.Encode(s)
-	return strings.TrimSuffix(b.String(), "\n"), err
-}
-
-// oneLine makes what a server or a library said fit for a comment.
-func oneLine(s string) string {
-	s = strings.Join(strings.Fields(s), " ")
-	if r := []rune(s); len(r) > 200 {
-		s = string(r[:200]) + "..."
-	}
-	return strings.TrimSuffix(s, ".")
-}
-
-func agentsText(hash string) []byte {
-	return fmt.Appendf(nil, `# The agents that may call, and the hashes of their keys. A key itself is
-# nowhere: 'bailiwick agents add' shows one once. Policies name agents as
-# Agent::"id" and groups as Group::"name".
-agents:
-  - id: %s
-    groups: [desktop]
-    key: "%s"
-`, InitialAgent, hash)
-}
-
-// catalogText writes the overlay that guesses suggest, for review.
-func catalogText(lock *catalog.Lock) []byte {
-	var b strings.Builder
-	b.WriteString(`# What the tools do, in your words. Policies speak of effects, so read this
-# through: what follows was guessed from names and from what the servers say
-# about themselves, and a server may lie.
-#
-#   effects    read         only reads
-#              write        changes something
-#              destructive  destroys something
-#              external     reaches outside the organisation
-#   authority  the arguments that carry authority: a recipient, an amount, a path
-#   outputs    outsiders: true if strangers can write what the tool returns; the
-#              session is then labelled "untrusted"
-#   groups     action groups of your own, for policies
-#
-# A tool that is not named here counts as destructive and external.
-`)
-	pins := lock.Pins()
-	if len(pins) == 0 {
-		b.WriteString("servers: {}\n")
-		return []byte(b.String())
-	}
-	b.WriteString("servers:\n")
-	server := ""
-	for _, p := range pins {
-		if p.Server != server {
-			server = p.Server
-			fmt.Fprintf(&b, "  %s:\n    tools:\n", server)
-		}
-		writeSuggestion(&b, p)
-	}
-	return []byte(b.String())
-}
-
-func writeSuggestion(b *strings.Builder, p catalog.Pin) {
-	s := catalog.Suggest(p.Definition)
-	if s.Why != "" {
-		fmt.Fprintf(b, "      # %s\n", oneLine(s.Why))
-	}
-	fmt.Fprintf(b, "      %s:\n        effects: [%s]\n", mustQuote(p.Tool), strings.Join(s.Effects, ", "))
-	if len(s.Authority) > 0 {
-		quoted := make([]string, len(s.Authority))
-		for i, a := range s.Authority {
-			quoted[i] = mustQuote(a)
-		}
-		fmt.Fprintf(b, "        authority: [%s]\n", strings.Join(quoted, ", "))
-	}
-	if s.Outsiders {
-		b.WriteString("        outputs: {outsiders: true}\n")
-	}
-}
-
-// mustQuote is quoteYAML where it cannot fail: strings always encode.
-func mustQuote(s string) string {
-	q, err := quoteYAML(s)
-	if err != nil {
-		panic(err)
-	}
-	return q
-}
-
-var plainName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,64}$`)
-
-// starterPolicies fills in the example with a tool that there is, if possible
-// one that destroys nothing.
-func starterPolicies(lock *catalog.Lock) ([]byte, error) {
-	data := struct{ Word, Action, Argument string }{"write-file", "files/write_file", `context.input.path like "/srv/notes/*"`}
-	for _, p := range lock.Pins() {
-		effects := catalog.Suggest(p.Definition).Effects
-		// A name is the server's own choice of bytes; only a plain one may stand
-		// in a policy file, where it could end the comment.
-		if !plainName.MatchString(p.Tool) || slices.Contains(effects, catalog.EffectRead) {
-			continue
-		}
-		data.Word, data.Action, data.Argument = strings.ReplaceAll(p.Tool, "_", "-"), p.Server+"/"+p.Tool, ""
-		if !slices.Contains(effects, catalog.EffectDestructive) {
-			break
-		}
-	}
-	return fill("starter.cedar.tmpl", data)
 }
