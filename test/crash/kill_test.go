@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bailiwick-dev/bailiwick/internal/audit"
 	"github.com/bailiwick-dev/bailiwick/test/internal/rig"
 )
 
@@ -102,7 +103,7 @@ func check(t *testing.T, d *rig.Deployment, seen map[string]int, told *told) {
 	released, denied, open := map[string]bool{}, map[string]bool{}, map[string]string{}
 	for _, r := range d.Records(t) {
 		switch r.Kind {
-		case "decision":
+		case audit.KindDecision:
 			var in rig.Call
 			if r.What.Action == "counter/act" || r.What.Action == "counter/forbidden" {
 				if err := json.Unmarshal(r.Input, &in); err != nil {
@@ -115,7 +116,7 @@ func check(t *testing.T, d *rig.Deployment, seen map[string]int, told *told) {
 			} else {
 				denied[in.ID] = true
 			}
-		case "outcome":
+		case audit.KindOutcome:
 			delete(open, r.Decision)
 		}
 	}

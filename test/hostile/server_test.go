@@ -15,6 +15,7 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"github.com/bailiwick-dev/bailiwick/internal/audit"
 	"github.com/bailiwick-dev/bailiwick/test/internal/rig"
 )
 
@@ -287,7 +288,7 @@ func TestHangingServerHoldsUpNobodyElse(t *testing.T) {
 	}
 	statuses := map[string]int{}
 	for _, r := range f.Records(t) {
-		if r.Kind == "outcome" {
+		if r.Kind == audit.KindOutcome {
 			statuses[r.Effect]++
 		}
 	}

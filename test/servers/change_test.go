@@ -13,6 +13,7 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"github.com/bailiwick-dev/bailiwick/internal/audit"
 	"github.com/bailiwick-dev/bailiwick/test/internal/rig"
 )
 
@@ -200,14 +201,14 @@ func TestRecordsOfRealServers(t *testing.T) {
 	outcomes := map[string]string{} // by decision
 	records := s.Records(t)
 	for _, r := range records {
-		if r.Kind == "outcome" {
+		if r.Kind == audit.KindOutcome {
 			outcomes[r.Decision] = r.Effect
 		}
 	}
 	type line struct{ Subject, Action, Effect, Reason, Outcome string }
 	got := map[line]int{}
 	for _, r := range records {
-		if r.Kind != "decision" || !strings.HasPrefix(r.What.Action, "files/") {
+		if r.Kind != audit.KindDecision || !strings.HasPrefix(r.What.Action, "files/") {
 			continue
 		}
 		if len(r.Why.Reasons) == 0 {

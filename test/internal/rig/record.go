@@ -1,44 +1,28 @@
 package rig
 
 import (
-	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
-	"github.com/bailiwick-dev/bailiwick/authz"
+	"github.com/bailiwick-dev/bailiwick/internal/audit"
 )
 
-// A Record is a record of the audit log, as far as the tests look at it.
-type Record struct {
-	Kind     string
-	Decision string
-	Effect   string
-	Who      struct{ Subject authz.Entity }
-	What     struct{ Action string }
-	Why      struct {
-		Released bool
-		Reasons  []authz.Reason
-	}
-	Input json.RawMessage
-}
-
-// Records reads the whole audit log of a deployment that is not running.
-func (d *Deployment) Records(t testing.TB) []Record {
+// Records reads the whole audit log of a deployment, as an auditor does.
+func (d *Deployment) Records(t testing.TB) []audit.Record {
 	t.Helper()
-	var all []Record
-	lines := bufio.NewScanner(strings.NewReader(d.MustRun(t, "audit", "export")))
-	lines.Buffer(nil, 1<<24)
-	for lines.Scan() {
-		var r Record
-		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
-			t.Fatal(fmt.Errorf("read audit export: %w\n%s", err, lines.Bytes()))
+	text := d.MustRun(t, "audit", "tail", "--lines", "100000000", "--json")
+	var all []audit.Record
+	for dec := json.NewDecoder(strings.NewReader(text)); ; {
+		var r audit.Recorded
+		if err := dec.Decode(&r); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(fmt.Errorf("read the records: %w", err))
 		}
-		all = append(all, r)
+		all = append(all, r.Record)
 	}
-	if err := lines.Err(); err != nil {
-		t.Fatal(err)
-	}
-	return all
 }
