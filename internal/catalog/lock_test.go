@@ -108,3 +108,17 @@ func TestSeenComparesWithPins(t *testing.T) {
 		t.Error("a tool that is listed twice is accepted")
 	}
 }
+
+func TestUnpin(t *testing.T) {
+	l := mustLock(t, "fs", `{"name":"a"}`, `{"name":"b"}`)
+	if !l.Unpin("fs", "a") || l.Unpin("fs", "a") || l.Unpin("other", "b") {
+		t.Error("Unpin does not say what was there")
+	}
+	if _, ok := l.Find("fs", "a"); ok || len(l.Pins()) != 1 {
+		t.Errorf("pins: %v", l.Pins())
+	}
+	l.Unpin("fs", "b")
+	if len(l.Servers()) != 0 {
+		t.Errorf("servers: %v", l.Servers())
+	}
+}

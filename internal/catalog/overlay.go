@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -89,16 +90,32 @@ func ParseOverlay(text []byte) (*Overlay, error) {
 		return o, nil
 	}
 	if err := yaml.UnmarshalWithOptions(text, &o.file, yaml.Strict()); err != nil {
-		return nil, fmt.Errorf("catalog.yaml: %s", strings.TrimSpace(yaml.FormatError(err, false, true)))
+		return nil, yamlProblem(err)
 	}
 	file, err := parser.ParseBytes(text, 0)
 	if err != nil {
-		return nil, fmt.Errorf("catalog.yaml: %w", err)
+		return nil, yamlProblem(err)
 	}
 	for _, doc := range file.Docs {
 		o.locate(nil, doc.Body)
 	}
-	return o, joinProblems(o.check())
+	if err := joinProblems(o.check()); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// yamlProblem says where the library stumbled.
+func yamlProblem(err error) *Problem {
+	p := &Problem{File: "catalog.yaml", Message: err.Error()}
+	var y yaml.Error
+	if errors.As(err, &y) {
+		p.Message = y.GetMessage()
+		if t := y.GetToken(); t != nil && t.Position != nil {
+			p.Line = t.Position.Line
+		}
+	}
+	return p
 }
 
 // locate notes the line of every key.

@@ -15,9 +15,10 @@ const bankTools = `{"name":"pay","inputSchema":{"type":"object","properties":{"r
 
 func TestOverlayMistakesNameTheLineAndTheNearestName(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
-		{"unknown key", "servers:\n  bank:\n    tools:\n      pay:\n        effect: [read]\n", `unknown field "effect"`},
-		{"key twice", "servers:\n  bank: {}\n  bank: {}\n", `already defined`},
-		{"no YAML", "servers: [", `catalog.yaml`},
+		{"unknown key", "servers:\n  bank:\n    tools:\n      pay:\n        effect: [read]\n", `catalog.yaml:5: unknown field "effect"`},
+		{"key twice", "servers:\n  bank: {}\n  bank: {}\n", `catalog.yaml:3: `},
+		{"no YAML", "servers: [", `catalog.yaml:1: `},
+		{"another type", "servers:\n  bank:\n    tools: [pay]\n", `catalog.yaml:3: `},
 		{"effect", "servers:\n  bank:\n    tools:\n      pay:\n        effects: [reed]\n", `catalog.yaml:5: servers.bank.tools.pay: effects: "reed" is not one of read, write, destructive, external; did you mean "read"?`},
 		{"read and write", "servers:\n  bank:\n    tools:\n      pay:\n        effects: [read, write]\n", `catalog.yaml:5: servers.bank.tools.pay: effects: read is for tools that only read`},
 		{"server", "servers:\n  bnak: {}\n", `catalog.yaml:2: servers.bnak: no tool of a server of this name is pinned; did you mean "bank"?`},
