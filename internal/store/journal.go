@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"net/url"
 	"os"
@@ -55,14 +56,32 @@ var _ audit.Journal = (*Journal)(nil)
 // missing. The caller must be the only writer.
 func OpenJournal(ctx context.Context, file string) (*Journal, error) {
 	j := &Journal{}
-	var err error
-	if err = j.openWriter(ctx, file); err == nil {
+	err := createPrivate(file)
+	if err == nil {
+		err = j.openWriter(ctx, file)
+	}
+	if err == nil {
 		err = j.openReader(ctx, file, "mode=ro")
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open journal %s: %w", file, err), j.Close())
 	}
 	return j, nil
+}
+
+// createPrivate makes the file, if it is missing, readable by its owner only.
+// SQLite gives the files beside it the same mode.
+func createPrivate(file string) error {
+	// Never open one that exists: closing it would drop the locks that SQLite
+	// holds on it for this process.
+	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // ReadJournal opens the journal in file for reading only, also while another
