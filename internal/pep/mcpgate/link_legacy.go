@@ -48,10 +48,7 @@ func (l *sessionLink) ready() bool {
 // closed says why a server of a merged session stays away for now. The client
 // has asked for all servers at once, and not again and again for this one.
 func (l *sessionLink) closed() *refusal {
-	l.session.mu.Lock()
-	hello := l.session.hello
-	l.session.mu.Unlock()
-	if hello == nil {
+	if l.session.greeting() == nil {
 		return refuse(reasonUninitalized, "The session has to be initialized first.")
 	}
 	l.mu.Lock()
@@ -81,17 +78,14 @@ func (l *sessionLink) stayClosed(f *refusal) {
 // open begins the conversation with a server of a merged session that was not
 // there, or not allowed, when the session began.
 func (l *sessionLink) open(ctx context.Context, r *request) error {
-	l.session.mu.Lock()
-	hello := l.session.hello
-	l.session.mu.Unlock()
-	rep, err := l.initialize(ctx, &call{request: r, msg: hello})
+	rep, err := l.initialize(ctx, &call{request: r, msg: l.session.greeting()})
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", mcp.ErrNotSent, err)
 	case rep.msg.Error() != nil:
 		return fmt.Errorf("%w: initialize: the server answered with error %d", mcp.ErrNotSent, errorCode(rep.msg))
 	}
-	return l.backend().send(ctx, mcp.NewNotification(noteInitialized, nil))
+	return l.send(ctx, mcp.NewNotification(noteInitialized, nil))
 }
 
 func (l *sessionLink) about() description {
@@ -172,8 +166,34 @@ func (l *sessionLink) initializeLegacy(ctx context.Context, c *call) (*reply, er
 		return rep, err
 	}
 	w.desc = describeInitialize(rep.msg.Result())
+	if w.desc.version >= mcp.ModernVersion {
+		// It answers initialize, but not as one of that era.
+		w.close()
+		return nil, fmt.Errorf("%w: the server speaks no version with sessions", mcp.ErrLost)
+	}
 	l.keep(b)
 	return rep, nil
+}
+
+// send passes on a notification of the client.
+func (l *sessionLink) send(ctx context.Context, m *mcp.Message) error {
+	b := l.backend()
+	if b == nil {
+		return nil
+	}
+	err := b.send(ctx, m)
+	var status *mcp.StatusError
+	if m.Method() != noteInitialized || !errors.As(err, &status) {
+		return err
+	}
+	// Some modern servers answer initialize, and then refuse all that follows
+	// from it (the Go SDK, up to 1.8 at least).
+	ctx, cancel := context.WithTimeout(ctx, l.up.gate.limits.Connect)
+	defer cancel()
+	if _, modernErr := l.initializeModern(ctx, &call{msg: l.session.greeting()}); modernErr != nil {
+		return err
+	}
+	return l.backend().send(ctx, m)
 }
 
 func (l *sessionLink) keep(b backend) {

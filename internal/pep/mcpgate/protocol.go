@@ -143,7 +143,7 @@ func check(m *mcp.Message, era mcp.Era) *refusal {
 		}
 	}
 	if name == methodCall {
-		if args, ok := mcp.Get(params, "arguments"); ok && args[0] != '{' {
+		if args, ok := mcp.Get(params, "arguments"); ok && args[0] != '{' && string(args) != "null" {
 			return refuse(reasonParams, "The arguments must be an object.")
 		}
 	}

@@ -279,7 +279,7 @@ func question(c *client, t target) authz.Request {
 	if name == methodCall {
 		q.Action = t.up.name() + "/" + mcp.GetString(params, "name")
 		q.Resource = authz.Entity{} // the catalogue knows what its arguments touch
-		if args, ok := mcp.Get(params, "arguments"); ok {
+		if args, ok := mcp.Get(params, "arguments"); ok && string(args) != "null" {
 			q.Input = args
 		}
 		return q

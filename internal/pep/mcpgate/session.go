@@ -276,10 +276,8 @@ func (s *session) cancelCall(m *mcp.Message) {
 
 func (s *session) sendAll(ctx context.Context, m *mcp.Message) {
 	for _, l := range s.links {
-		if b := l.backend(); b != nil {
-			if err := b.send(ctx, m); err != nil {
-				s.gate.log.Warn("notification not sent", "server", l.up.name(), "method", m.Method(), "error", err)
-			}
+		if err := l.send(ctx, m); err != nil {
+			s.gate.log.Warn("notification not sent", "server", l.up.name(), "method", m.Method(), "error", err)
 		}
 	}
 }
@@ -401,6 +399,13 @@ func (s *session) streamOf(id string) *stream {
 		return s.aside
 	}
 	return s.streams[id]
+}
+
+// greeting is the client's initialize, or nil before it.
+func (s *session) greeting() *mcp.Message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hello
 }
 
 // setVersion keeps the version that initialize has settled on.
