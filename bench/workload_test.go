@@ -23,16 +23,25 @@ type workload struct {
 	requests []*engine.Request
 }
 
-// The sizes of a company with n policies: as the set grows, so do the tools
-// and the groups, and a single request's share of them stays the same.
-func tools(n int) int  { return max(5, n/10) }
-func groups(n int) int { return max(10, n/20) }
+// The sizes of a company with n policies: as the set grows, so do the tools,
+// the teams and the agents, and what concerns one request stays the same.
+func tools(n int) int  { return max(2, n/40) }
+func groups(n int) int { return departments + max(10, n/20) }
 func agents(n int) int { return min(20_000, max(20, 2*n)) }
 
 const (
+	departments    = 10 // the first groups; teams are in them
 	toolsPerServer = 10
 	requests       = 512
 )
+
+// group is the group that a policy is for: a department more often than a team.
+func group(r *rand.Rand, n int) int {
+	if r.IntN(10) < 7 {
+		return r.IntN(departments)
+	}
+	return departments + r.IntN(groups(n)-departments)
+}
 
 func action(tool int) string {
 	return fmt.Sprintf("server%d/tool%d", tool/toolsPerServer, tool)
@@ -74,15 +83,15 @@ func scoped(r *rand.Rand, n, i int) string {
 	tool := r.IntN(tools(n))
 	return fmt.Sprintf(`%s (principal in Group::"g%d", action == Action::%q, resource == Server::"server%d")
 when { context.input.amount <= %d && context.session.calls < %d && principal.clearance >= resource.sensitivity };`,
-		effect, r.IntN(groups(n)), action(tool), tool/toolsPerServer, r.IntN(1000), 10+r.IntN(90))
+		effect, group(r, n), action(tool), tool/toolsPerServer, r.IntN(500), 10+r.IntN(90))
 }
 
-// mixed is a set of many shapes, among them such as no index can help, which
-// leaves about thirty candidates for a request.
+// mixed is a set of many shapes, among them twenty that no index can help,
+// which leaves about thirty candidates for a request.
 func mixed(r *rand.Rand, n, i int) string {
-	group, agent, tool := r.IntN(groups(n)), r.IntN(agents(n)), r.IntN(tools(n))
+	agent, tool := r.IntN(agents(n)), r.IntN(tools(n))
 	condition := fmt.Sprintf(`context.input.amount <= %d && context.input.recipient like "*@%s.example"`,
-		r.IntN(1000), []string{"one", "two", "three"}[r.IntN(3)])
+		r.IntN(500), []string{"one", "two", "three"}[r.IntN(3)])
 	effect := "permit"
 	if r.IntN(10) == 0 {
 		effect = "forbid"
@@ -93,18 +102,17 @@ when { context.session.calls > %d && context.session.labels.contains("label%d") 
 	}
 	scope := ""
 	switch k := r.IntN(100); {
-	case k < 60:
-		scope = fmt.Sprintf(`principal in Group::"g%d", action == Action::%q, resource`, group, action(tool))
-	case k < 70:
+	case k < 75:
+		scope = fmt.Sprintf(`principal in Group::"g%d", action == Action::%q, resource`, group(r, n), action(tool))
+	case k < 85:
 		scope = fmt.Sprintf(`principal == Agent::"a%d", action == Action::%q, resource`, agent, action(tool))
-	case k < 80:
-		scope = fmt.Sprintf(`principal in Group::"g%d", action, resource`, group)
 	case k < 90:
-		scope = fmt.Sprintf(`principal, action in [Action::%q, Action::%q], resource`, action(tool), action(r.IntN(tools(n))))
+		scope = fmt.Sprintf(`principal in Group::"g%d", action, resource`, departments+r.IntN(groups(n)-departments))
 	case k < 95:
-		scope = fmt.Sprintf(`principal is Agent, action == Action::%q, resource is Server`, action(tool))
+		scope = fmt.Sprintf(`principal is Agent, action in [Action::%q, Action::%q], resource is Server`, action(tool), action(r.IntN(tools(n))))
 	default:
-		scope = fmt.Sprintf(`principal in Group::"g%d", action in [Action::%q, Action::"read"], resource`, group, action(tool))
+		scope = fmt.Sprintf(`principal in Group::"g%d", action in [Action::%q, Action::"read"], resource`,
+			departments+r.IntN(groups(n)-departments), action(tool))
 	}
 	return fmt.Sprintf("%s (%s)\nwhen { %s };", effect, scope, condition)
 }
@@ -157,8 +165,8 @@ func newRequest(r *rand.Rand, n int) *engine.Request {
 	var of []types.EntityUID
 	for range 3 {
 		// A team is in a department, which is in the company.
-		team := r.IntN(groups(n))
-		department := team % 10
+		team := departments + r.IntN(groups(n)-departments)
+		department := team % departments
 		of = append(of, entity("Group", "g%d", team))
 		entities[of[len(of)-1]] = types.Entity{UID: of[len(of)-1], Parents: types.NewEntityUIDSet(entity("Group", "g%d", department))}
 	}
@@ -184,6 +192,18 @@ func newRequest(r *rand.Rand, n int) *engine.Request {
 			"now":  now, "gate": types.String("mcp-http"),
 		}),
 	}
+}
+
+// candidates returns how many policies have a scope that fits a request, on
+// average over some requests.
+func (w *workload) candidates() float64 {
+	const some = 16
+	n := 0
+	for _, req := range w.requests[:some] {
+		e := w.program.Explain(req)
+		n += len(e.Considered) + e.Omitted
+	}
+	return float64(n) / some
 }
 
 // authorize asks plain Cedar.

@@ -112,6 +112,8 @@ type action struct {
 	typ   int32   // number of its type, or -1
 	marks []int32 // numbers of itself and its ancestors, where named
 	roots []int32 // nodes of all its keys
+	// record is its attributes, which Cedar's schemas give no action.
+	record types.Record
 }
 
 // hash spreads keys over a table of the given size, a power of two.
@@ -310,7 +312,7 @@ func (b *builder) table(cells []cell) int32 {
 // action works out the keys of an action of the schema.
 func (b *builder) action(uid types.EntityUID, actions types.EntityMap) action {
 	n := b.x.names
-	a := action{self: -1, typ: -1}
+	a := action{self: -1, typ: -1, record: actions[uid].Attributes}
 	if t, ok := n.types[uid.Type]; ok {
 		a.typ = t
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/cedar-policy/cedar-go"
@@ -34,8 +35,6 @@ type scratch struct {
 	subjects   [contextVar]subject // principal, action, resource
 	shared     []uint32            // generation, by rule.shared
 
-	// keys are the keys that the principal and the resource have, by dimension.
-	keys  [byResource + 1][]key
 	roots []int32 // nodes of the action's keys
 	// anyResource is set when the resource is not known.
 	anyResource bool
@@ -44,8 +43,10 @@ type scratch struct {
 	permits, forbids, failed []int32 // policies
 
 	stack []val
-	queue []types.EntityUID
-	seen  map[types.EntityUID]bool
+	// queue is of a walk up a hierarchy; seen holds its first seenTo entities.
+	queue  []types.EntityUID
+	seen   map[types.EntityUID]bool
+	seenTo int
 }
 
 // A subject is what is known of the principal, the action or the resource.
@@ -55,9 +56,10 @@ type subject struct {
 	self, typ int32
 	// marks hold the generation under the number of each entity it is in.
 	marks []uint32
-	// record is its attributes, once they have been looked at.
+	// keys are the keys that it has.
+	keys []key
+	// record is its attributes.
 	record types.Record
-	state  state
 }
 
 // A slotValue is the value of a slot in this request, once it has been looked
@@ -67,15 +69,6 @@ type slotValue struct {
 	missing    bool // evaluating it is an error
 	value      val
 }
-
-// A state says whether something has been looked up, and with what result.
-type state uint8
-
-const (
-	unread state = iota
-	present
-	missing
-)
 
 func newScratch(p *Program) *scratch {
 	s := &scratch{
@@ -107,8 +100,8 @@ func (s *scratch) start(req *Request) {
 	s.found = s.found[:0]
 	s.permits, s.forbids, s.failed = s.permits[:0], s.forbids[:0], s.failed[:0]
 	s.anyResource = false
-	s.prepare(principalVar, req.Principal, &s.keys[byPrincipal])
-	s.prepare(resourceVar, req.Resource, &s.keys[byResource])
+	s.prepare(principalVar, req.Principal)
+	s.prepare(resourceVar, req.Resource)
 	s.prepareAction()
 }
 
@@ -118,81 +111,78 @@ func (p *Program) end(s *scratch) {
 	p.pool.Put(s)
 }
 
-// prepare works out the keys of the principal or the resource.
-func (s *scratch) prepare(v int, uid types.EntityUID, keys *[]key) {
-	sub := s.reset(v, uid)
-	n := s.p.index.names
-	ks := append((*keys)[:0], anyEntity)
-	if sub.typ >= 0 {
-		ks = append(ks, makeKey(isType, sub.typ))
-	}
-	if sub.self >= 0 {
-		ks = append(ks, makeKey(isEntity, sub.self))
-	}
-	for _, e := range s.closure(uid) {
-		if id, ok := n.entities[e]; ok {
-			sub.marks[id] = s.generation
-			ks = append(ks, makeKey(inEntity, id))
-		}
-	}
-	*keys = ks
-}
-
-func (s *scratch) reset(v int, uid types.EntityUID) *subject {
+// prepare looks a subject up and works out its keys.
+//
+// This is most of the time of a decision, spent on hashing entities. So an
+// entity's number, which is looked up anyway, also tells whether the entity
+// has been met before.
+func (s *scratch) prepare(v int, uid types.EntityUID) {
 	n := s.p.index.names
 	sub := &s.subjects[v]
-	sub.uid, sub.self, sub.typ = uid, -1, -1
-	sub.state, sub.record = unread, types.Record{}
-	if id, ok := n.entities[uid]; ok {
-		sub.self = id
-	}
+	e, _ := s.entity(uid) // a missing entity has no attributes and no parents
+	sub.uid, sub.self, sub.typ, sub.record = uid, -1, -1, e.Attributes
+	keys := append(sub.keys[:0], anyEntity)
 	if id, ok := n.types[uid.Type]; ok {
 		sub.typ = id
+		keys = append(keys, makeKey(isType, id))
 	}
-	return sub
+	if id, ok := n.entities[uid]; ok {
+		sub.self = id
+		sub.marks[id] = s.generation
+		keys = append(keys, makeKey(isEntity, id), makeKey(inEntity, id))
+	}
+	q := append(s.queue[:0], uid)
+	s.seenTo = 0
+	for i := 0; i < len(q); i++ {
+		if i > 0 {
+			e, _ = s.entity(q[i])
+		}
+		if e.Parents.Len() == 0 {
+			continue
+		}
+		for parent := range e.Parents.All() {
+			if id, ok := n.entities[parent]; ok {
+				if sub.marks[id] == s.generation {
+					continue
+				}
+				sub.marks[id] = s.generation
+				keys = append(keys, makeKey(inEntity, id))
+			} else if s.queued(q, parent) {
+				continue
+			}
+			q = append(q, parent)
+		}
+	}
+	s.queue, sub.keys = q, keys
 }
 
 // prepareAction finds the nodes of the action's keys. The schema's actions are
 // worked out when the program is compiled; others are looked up here.
 func (s *scratch) prepareAction() {
 	x := &s.p.index
+	sub := &s.subjects[actionVar]
 	s.roots = s.roots[:0]
 	if a, ok := x.actions[s.req.Action]; ok {
-		sub := &s.subjects[actionVar]
-		sub.uid, sub.self, sub.typ = s.req.Action, a.self, a.typ
-		sub.state, sub.record = unread, types.Record{}
+		sub.uid, sub.self, sub.typ, sub.record = s.req.Action, a.self, a.typ, a.record
 		for _, id := range a.marks {
 			sub.marks[id] = s.generation
 		}
 		s.roots = append(s.roots, a.roots...)
 		return
 	}
-	sub := s.reset(actionVar, s.req.Action)
-	s.root(anyEntity)
-	if sub.self >= 0 {
-		s.root(makeKey(isEntity, sub.self))
-	}
-	for _, e := range s.closure(s.req.Action) {
-		if id, ok := x.names.entities[e]; ok {
-			sub.marks[id] = s.generation
-			s.root(makeKey(inEntity, id))
+	s.prepare(actionVar, s.req.Action)
+	for _, k := range sub.keys {
+		if n, ok := x.roots[k]; ok {
+			s.roots = append(s.roots, n)
 		}
 	}
 }
-
-func (s *scratch) root(k key) {
-	if n, ok := s.p.index.roots[k]; ok {
-		s.roots = append(s.roots, n)
-	}
-}
-
-// fewEntities is up to how many a search through a slice beats a map.
-const fewEntities = 16
 
 // closure returns uid and everything it is in. The result is valid until the
 // next call.
 func (s *scratch) closure(uid types.EntityUID) []types.EntityUID {
 	q := append(s.queue[:0], uid)
+	s.seenTo = 0
 	for i := 0; i < len(q); i++ {
 		e, _ := s.entity(q[i]) // a missing entity has no parents
 		if e.Parents.Len() == 0 {
@@ -208,27 +198,22 @@ func (s *scratch) closure(uid types.EntityUID) []types.EntityUID {
 	return q
 }
 
-// queued reports whether q has e.
+// fewEntities is up to how many a search through a slice beats a map.
+const fewEntities = 16
+
+// queued reports whether q has e. A walk that asks sets seenTo to 0 before,
+// and only appends to q.
 func (s *scratch) queued(q []types.EntityUID, e types.EntityUID) bool {
 	if len(q) <= fewEntities {
-		for i := range q {
-			if q[i] == e {
-				return true
-			}
-		}
-		return false
+		return slices.Contains(q, e)
 	}
-	if len(q) == fewEntities+1 {
+	if s.seenTo == 0 {
 		clear(s.seen)
-		for _, old := range q {
-			s.seen[old] = true
-		}
 	}
-	if s.seen[e] {
-		return true
+	for ; s.seenTo < len(q); s.seenTo++ {
+		s.seen[q[s.seenTo]] = true
 	}
-	s.seen[e] = true
-	return false
+	return s.seen[e]
 }
 
 // entity looks an entity up, actions in the schema first.
@@ -273,7 +258,11 @@ func (s *scratch) visit(at int32) {
 			}
 		}
 	default:
-		for _, k := range s.keys[n.by] {
+		sub := &s.subjects[principalVar]
+		if n.by == byResource {
+			sub = &s.subjects[resourceVar]
+		}
+		for _, k := range sub.keys {
 			if c := x.child(n, k); c >= 0 {
 				s.visit(c)
 			}

@@ -159,7 +159,7 @@ func (s *scratch) attribute(v *val, name types.String) (types.Value, bool, bool)
 		a, ok := s.req.Context.Get(name)
 		return a, ok, true
 	case kindVariable:
-		a, ok := s.subjectRecord(v.n).Get(name)
+		a, ok := s.subjects[v.n].record.Get(name)
 		return a, ok, true
 	case kindEntity:
 		e, _ := s.entity(v.v.(types.EntityUID)) // a missing entity has no attributes
@@ -168,16 +168,6 @@ func (s *scratch) attribute(v *val, name types.String) (types.Value, bool, bool)
 	default:
 		return nil, false, false
 	}
-}
-
-// subjectRecord returns the attributes of a variable's entity.
-func (s *scratch) subjectRecord(v int64) types.Record {
-	sub := &s.subjects[v]
-	if sub.state == unread {
-		e, _ := s.entity(sub.uid) // a missing entity has no attributes
-		sub.record, sub.state = e.Attributes, present
-	}
-	return sub.record
 }
 
 // slot returns the value of a slot, or nil when evaluating it is an error. It
