@@ -49,7 +49,7 @@ type checker struct {
 	key    Key
 	report func(Fault)
 	// visit, if set, is called with each entry whose leaf is sound.
-	visit func(*leaf, *openings)
+	visit func(*leaf)
 
 	// tree is the tree of the entries so far; lost is set while it cannot be
 	// known, from a fault to the next commit that says where the tree stands.
@@ -117,19 +117,22 @@ func (c *checker) content(e Entry) {
 		c.fault(e.Index, FaultOrder, fmt.Sprintf("the leaf is that of entry %d", l.index))
 		return
 	}
-	var os openings
 	if c.payloads {
-		os, err = parsePayload(e.Payload)
-		if err == nil {
-			err = os.check(&l.commit)
-		}
-		if err != nil {
+		if err := checkPayload(e.Payload, &l.commit); err != nil {
 			c.report(Fault{From: e.Index, To: e.Index + 1, Code: FaultPayload, Detail: err.Error()})
 		}
 	}
 	if c.visit != nil {
-		c.visit(&l, &os)
+		c.visit(&l)
 	}
+}
+
+func checkPayload(payload []byte, c *commitments) error {
+	os, err := parsePayload(payload)
+	if err != nil {
+		return err
+	}
+	return os.check(c)
 }
 
 // fault names one leaf as the reason why the root of its commit will not match.

@@ -99,7 +99,7 @@ func newVerification(key Key, start tree, c Check) (*verification, error) {
 	v := &verification{}
 	v.report = Report{Origin: key.Origin(), Key: key.String(), First: start.size(), KeyGiven: c.Trusted}
 	v.checker = newChecker(key, start, v.fault)
-	v.checker.visit = func(l *leaf, _ *openings) {
+	v.checker.visit = func(l *leaf) {
 		v.ledger.add(l)
 		v.last = *l
 	}
