@@ -27,6 +27,7 @@ const everything = `{"name":"t","inputSchema":{"type":"object","properties":{
 	"o":{"type":"object","properties":{"x":{"type":"string"},"y":{"type":"integer"}},"required":["x"]},
 	"open":{"type":"object","properties":{"x":{"type":"string"}},"additionalProperties":true},
 	"any":{"type":"object"},
+	"maybe":{"type":["string","null"],"enum":["on",null]},
 	"do":{"oneOf":[{"$ref":"#/$defs/back"},{"$ref":"#/$defs/go"}]}
 },"required":["s"],"$defs":{
 	"back":{"type":"object","properties":{"type":{"type":"string","const":"back"},"n":{"type":"integer"}},"required":["type"]},
@@ -61,6 +62,7 @@ func TestInputIsTyped(t *testing.T) {
 		{`{"s":"x","o":{"y":1,"x":"v"}}`, "o", `{"x":"v", "y":1}`},
 		{`{"s":"x","open":{"x":"v","more":[1]}}`, "open", `{"x":"v"}`},
 		{`{"s":"x","do":{"type":"go"}}`, "do", `{"typeChoice1":{"type":"go"}}`},
+		{`{"s":"x","maybe":"on"}`, "maybe", `{"typeChoice0":"on"}`},
 		{`{"s":"x","map":{"k":"v"}}`, "map", `x__t__Input__map::"/map"`},
 	} {
 		t.Run(tt.args, func(t *testing.T) {
@@ -136,6 +138,7 @@ func TestInputIsStrict(t *testing.T) {
 		{`{"s":"x","o":"x"}`, `argument "o" is not an object`},
 		{`{"s":"x","o":{"x":"v","z":1}}`, `argument "o.z" is not known`},
 		{`{"s":"x","map":{"k":1}}`, `argument "map.k" is not a string`},
+		{`{"s":"x","maybe":"off"}`, `argument "maybe" fits none`},
 		{`{"s":"x","do":{"type":"stop"}}`, `argument "do" fits none`},
 		{`{"s":"x","free":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `}`, `not valid JSON`},
 		{`{"s":"x","a":[` + strings.Repeat("1,", maxElements) + `1]}`, `argument "a" has more than`},
