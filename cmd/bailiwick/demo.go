@@ -175,7 +175,12 @@ func printOutcome(p *page, st style, word string, what []string) {
 // printWhy says what determined the denials, and the text of the first policy
 // that did.
 func printWhy(p *page, run app.DemoRun) {
-	text := ""
+	text, width := "", 0
+	for _, s := range run.Steps {
+		for _, ref := range s.Policies {
+			width = max(width, len(ref.Effect)+1+len(ref.ID))
+		}
+	}
 	for _, s := range run.Steps {
 		if s.Effect == "allow" {
 			continue
@@ -183,7 +188,7 @@ func printWhy(p *page, run app.DemoRun) {
 		if text == "" {
 			text = s.Text
 		}
-		fmt.Fprintf(p, "   %s  %s  %s\n", p.in(red, "deny "), pad(s.Action, actionWidth), policyNames(p, s))
+		fmt.Fprintf(p, "   %s  %s  %s\n", p.in(red, "deny "), pad(s.Action, actionWidth), policyNames(p, s, width))
 	}
 	if text == "" {
 		return
@@ -194,14 +199,16 @@ func printWhy(p *page, run app.DemoRun) {
 	}
 }
 
-// policyNames names what determined a decision, each with its place.
-func policyNames(p *page, s app.DemoStep) string {
+// policyNames names what determined a decision in a column of the given width,
+// and where each stands.
+func policyNames(p *page, s app.DemoStep, width int) string {
 	if len(s.Policies) == 0 {
 		return "no policy permits it (" + code(s.Reasons) + ")"
 	}
 	var names []string
 	for _, ref := range s.Policies {
-		names = append(names, fmt.Sprintf("%s %s  %s", ref.Effect, p.in(bold, ref.ID), p.in(cyan, fmt.Sprintf("%s:%d", ref.File, ref.Line))))
+		name := pad(ref.Effect+" "+ref.ID, width)
+		names = append(names, p.in(bold, name)+"  "+p.in(cyan, fmt.Sprintf("%s:%d", ref.File, ref.Line)))
 	}
 	return strings.Join(names, "\n"+strings.Repeat(" ", 12+actionWidth))
 }

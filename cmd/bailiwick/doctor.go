@@ -52,7 +52,7 @@ func printFindings(p *page, findings []app.Finding) {
 			fmt.Fprintf(p, "%*s%s\n", indent, "", p.in(dim, p.wrap("-> "+printable(f.Next), indent)))
 		}
 	}
-	fmt.Fprintf(p, "\n%d ok, %d warnings, %d failed\n", counts[app.FindingOK], counts[app.FindingWarning], counts[app.FindingFailed])
+	fmt.Fprintf(p, "\n%d ok, %s, %d failed\n", counts[app.FindingOK], number(counts[app.FindingWarning], "warning"), counts[app.FindingFailed])
 }
 
 func findingStyle(status string) style {

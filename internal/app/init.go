@@ -96,12 +96,16 @@ func Init(ctx context.Context, c InitConfig) (*InitReport, error) {
 		return nil, err
 	}
 	files, found := c.Desk.Servers(c.Clients)
-	r := &InitReport{Dir: c.Dir, Clients: files, Agent: InitialAgent}
+	r := &InitReport{Dir: c.Dir, Clients: files, Servers: []InitServer{}, Agent: InitialAgent}
 	for _, f := range found {
 		r.Servers = append(r.Servers, InitServer{
 			Name: f.Name, Files: f.Files, Command: f.Command, Args: f.Args, URL: f.URL,
 			Secrets: len(f.Env) > 0 || f.Token != "", Problem: f.Problem, found: f,
 		})
+	}
+	// A server that names no directory of its own is started in this one.
+	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make directory: %w", err)
 	}
 	c.listTools(ctx, r.Servers)
 	if err := ctx.Err(); err != nil {

@@ -136,8 +136,7 @@ func (d Desk) Servers(named []string) ([]File, []Server) {
 			files = append(files, File{Client: d.clientOf(n), Path: n})
 		}
 	}
-	var read []File
-	var found []Server
+	read, found := []File{}, []Server{}
 	for _, f := range files {
 		servers, err := d.readClient(f)
 		if errors.Is(err, fs.ErrNotExist) && len(named) == 0 {
