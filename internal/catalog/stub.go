@@ -63,15 +63,14 @@ func (g *generator) stubAction(d definition, r stubRoles) {
 	for name, t := range r.contexts {
 		context[types.String(name)] = ast.Attribute{Type: t}
 	}
-	attr := func(kind string, doc schemaDoc, optional bool) {
+	attr := func(name types.String, kind string, doc schemaDoc, optional bool) {
 		s := &slot{ns: g.root, ident: ast.Ident(Escape(d.name) + kind)}
 		g.declareType(s, g.schema([]string{d.name, kind}, doc))
-		context[types.String(map[string]string{"Input": "input", "Output": "output"}[kind])] =
-			ast.Attribute{Type: ast.TypeRef(s.ident), Optional: optional}
+		context[name] = ast.Attribute{Type: ast.TypeRef(s.ident), Optional: optional}
 	}
-	attr("Input", d.input, false)
+	attr("input", "Input", d.input, false)
 	if g.opts.IncludeOutputs {
-		attr("Output", d.output, true)
+		attr("output", "Output", d.output, true)
 	}
 	g.namespace(g.root).Actions[types.String(d.name)] = ast.Action{
 		Parents:   r.parents,
