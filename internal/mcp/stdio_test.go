@@ -135,7 +135,7 @@ func runStdioServer(kind string) int {
 		}
 		return each(func(m *Message) { answer(m, strconv.Itoa(cmd.Process.Pid)) })
 	case "escapes": // leaves a helper behind in a session of its own
-		cmd := exec.Command("/bin/sleep", "4")
+		cmd := exec.Command("/bin/sleep", "20")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		if err := cmd.Start(); err != nil {
@@ -284,7 +284,7 @@ func TestStdioSurvivesHostileServers(t *testing.T) {
 			c := dial(t, s, Legacy, nil)
 			limit := 5 * time.Second
 			if tt.kind == "silent" || tt.kind == "deaf" {
-				limit = 300 * time.Millisecond
+				limit = time.Second
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
@@ -335,7 +335,7 @@ func TestStdioNotSentMeansNotSent(t *testing.T) {
 	t.Run("behind a message that is stuck", func(t *testing.T) {
 		t.Parallel()
 		c := dial(t, selfServer(t, "deaf"), Legacy, nil)
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		big := NewRequest(json.RawMessage(`1`), "ping", json.RawMessage(`{"x":"`+strings.Repeat("x", 1<<20)+`"}`))
 		stuck := make(chan error, 1)
@@ -343,6 +343,15 @@ func TestStdioNotSentMeansNotSent(t *testing.T) {
 			_, err := c.Call(ctx, big, CallOptions{})
 			stuck <- err
 		}()
+		eventually(t, "the writer is stuck", func() bool {
+			mu := &c.link.(*stdio).pipe.mu
+			if !mu.TryLock() {
+				return true
+			}
+			mu.Unlock()
+			return false
+		})
+		cancel()
 		if err := <-stuck; !errors.Is(err, ErrLost) {
 			t.Errorf("the message that is partly written: %v, want ErrLost", err)
 		}
@@ -488,7 +497,7 @@ func TestStdioCloseLeavesNothingBehind(t *testing.T) {
 		if err := c.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if d := time.Since(begun); d > 3500*time.Millisecond {
+		if d := time.Since(begun); d > 15*time.Second {
 			t.Errorf("close took %v", d)
 		}
 	})
