@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -148,17 +150,14 @@ func TestDoctorFindsWhatIsWrong(t *testing.T) {
 			}
 		}, []string{"warning catalogue", "warning upstream bank"}, "bank"},
 		{"port of somebody else", func(t *testing.T, dir string) {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = l.Close() }) // it never accepts
+			other := httptest.NewServer(http.NotFoundHandler())
+			t.Cleanup(other.Close)
 			file := filepath.Join(dir, DefaultConfigFile)
 			c, err := LoadConfig(file)
 			if err != nil {
 				t.Fatal(err)
 			}
-			edit(t, file, c.Listen, l.Addr().String())
+			edit(t, file, c.Listen, other.Listener.Addr().String())
 		}, []string{"failed port"}, "address already in use"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 
 // Done lists what the user wanted and got.
 func (w *World) Done() []string {
-	var done []string
+	done := []string{}
 	for _, p := range w.Bank.Payments() {
 		if p.Recipient == Supplier {
 			done = append(done, "the invoice is paid: "+Euros(p.AmountCents)+" to "+p.Recipient)
@@ -25,7 +25,7 @@ func (w *World) Done() []string {
 
 // Losses lists what the poisoned mail got.
 func (w *World) Losses() []string {
-	var lost []string
+	lost := []string{}
 	for _, p := range w.Bank.Payments() {
 		if p.Recipient != Supplier {
 			lost = append(lost, Euros(p.AmountCents)+" went to "+p.Recipient)
