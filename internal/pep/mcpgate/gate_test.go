@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -185,6 +186,20 @@ func (p *tap) bodiesOf(method string) [][]byte {
 	return out
 }
 
+// sent returns how many messages have arrived.
+func (p *tap) sent() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for _, b := range p.bodies {
+		if len(b) > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// all is everything that has arrived, headers included.
 func (p *tap) all() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -223,8 +238,12 @@ func server(versions ...string) *sdk.Server {
 		if r.Params.GetProgressToken() != nil {
 			_ = r.Session.NotifyProgress(ctx, &sdk.ProgressNotificationParams{ProgressToken: r.Params.GetProgressToken(), Progress: 1, Message: "begun"})
 		}
-		<-ctx.Done()
-		return nil, nil, ctx.Err()
+		select {
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		case <-time.After(3 * time.Second): // so that a test that fails ends
+			return nil, nil, errors.New("nobody has cancelled")
+		}
 	})
 	sdk.AddTool(s, &sdk.Tool{Name: "progress"}, func(ctx context.Context, r *sdk.CallToolRequest, _ in) (*sdk.CallToolResult, any, error) {
 		for i := range 3 {
