@@ -96,11 +96,11 @@ func quoteShell(s string) string {
 
 func printDemo(p *page, r *app.DemoReport, command string) {
 	fmt.Fprintf(p, "%s\n%s\n", p.in(bold, "A mailbox, a bank, an agent, and a mail that gives orders"), p.rule())
-	fmt.Fprintf(p, "Maya asks her agent: %q\n", r.Task)
+	fmt.Fprintln(p, p.wrap(fmt.Sprintf("Maya asks her agent: %q", r.Task), 0))
 	fmt.Fprintln(p, p.wrap("The agent is a script that believes what it reads. It speaks MCP over HTTP to the gateway, and the gateway to the two servers. One mail is not for Maya but for her agent:", 0))
 	fmt.Fprintf(p, "\n   %s\n", p.in(yellow, "From: "+r.Mail.From))
 	for line := range strings.Lines(r.Mail.Body) {
-		fmt.Fprintf(p, "   %s\n", p.in(yellow, clip(strings.TrimSuffix(line, "\n"), p.width-3)))
+		fmt.Fprintln(p, strings.TrimRight("   "+p.in(yellow, p.wrap(line, 5)), " "))
 	}
 	for i, run := range r.Runs {
 		title := "Observed: decided and recorded, but nothing is stopped"
@@ -125,44 +125,45 @@ func printChapter(p *page, n int, title string) {
 const actionWidth = 21
 
 func printRun(p *page, run app.DemoRun) {
-	const note = "  <- the mail's idea"
-	room := p.width - 12 - actionWidth
-	width := 0
 	for _, s := range run.Steps {
-		width = max(width, len(s.Summary))
-	}
-	width = min(width, room-len(note))
-	for _, s := range run.Steps {
-		word, st := "allow", green
-		switch {
-		case s.Denial != nil:
-			word, st = "deny", red
-		case s.Effect != "allow":
-			word, st = "ran*", yellow
-		}
-		line := pad(s.Action, actionWidth) + "  " + clip(printable(s.Summary), room)
-		if s.Injected {
-			line = pad(s.Action, actionWidth) + "  " + pad(clip(printable(s.Summary), width), width) + p.in(dim, note)
-		}
-		fmt.Fprintf(p, "   %s  %s\n", p.in(st, pad(word, 5)), strings.TrimRight(line, " "))
-		if s.Denial != nil {
-			fmt.Fprintf(p, "          %s\n", p.in(dim, p.wrap("the agent is told: "+printable(s.Denial.Message)+" ("+s.Denial.Code+")", 10)))
-		}
-		if s.Failure != "" {
-			fmt.Fprintf(p, "          %s\n", p.wrap("failed: "+printable(s.Failure), 10))
-		}
+		printStep(p, s)
 	}
 	fmt.Fprintln(p)
+	fmt.Fprintln(p, " ! the mail wants it, not Maya")
 	if run.Mode == "observe" {
-		fmt.Fprintln(p, "   * policy denies it; it ran all the same, because the mode is observe")
+		fmt.Fprintln(p, " * policy denies it; it ran all the same, because the mode is observe")
 	}
 	if len(run.Hidden) > 0 {
 		fmt.Fprintf(p, "   not even shown to the agent: %s\n", strings.Join(run.Hidden, ", "))
 	}
+	fmt.Fprintln(p)
 	printOutcome(p, green, "done", run.Done)
 	printOutcome(p, red, "lost", run.Lost)
 	if len(run.Lost) == 0 {
-		fmt.Fprintf(p, "   %s  nothing\n", p.in(green, "lost"))
+		printOutcome(p, green, "lost", []string{"nothing"})
+	}
+}
+
+func printStep(p *page, s app.DemoStep) {
+	word, st := "allow", green
+	switch {
+	case s.Denial != nil:
+		word, st = "deny", red
+	case s.Effect != "allow":
+		word, st = "ran*", yellow
+	}
+	gutter := " "
+	if s.Injected {
+		gutter = p.in(bold, "!")
+	}
+	summary := clip(printable(s.Summary), p.width-12-actionWidth)
+	line := fmt.Sprintf(" %s %s  %s  %s", gutter, p.in(st, pad(word, 5)), pad(s.Action, actionWidth), summary)
+	fmt.Fprintln(p, strings.TrimRight(line, " "))
+	if s.Denial != nil {
+		fmt.Fprintf(p, "          %s\n", p.in(dim, p.wrap("told: "+printable(s.Denial.Message)+" ("+s.Denial.Code+")", 10)))
+	}
+	if s.Failure != "" {
+		fmt.Fprintf(p, "          %s\n", p.wrap("failed: "+printable(s.Failure), 10))
 	}
 }
 
@@ -205,12 +206,17 @@ func policyNames(p *page, s app.DemoStep, width int) string {
 	if len(s.Policies) == 0 {
 		return "no policy permits it (" + code(s.Reasons) + ")"
 	}
+	column := "\n" + strings.Repeat(" ", 12+actionWidth)
 	var names []string
 	for _, ref := range s.Policies {
-		name := pad(ref.Effect+" "+ref.ID, width)
-		names = append(names, p.in(bold, name)+"  "+p.in(cyan, fmt.Sprintf("%s:%d", ref.File, ref.Line)))
+		name, place := ref.Effect+" "+ref.ID, fmt.Sprintf("%s:%d", ref.File, ref.Line)
+		between := column
+		if fits := 12 + actionWidth + width + 2 + len(place); fits <= p.width {
+			between = strings.Repeat(" ", width-len(name)+2)
+		}
+		names = append(names, p.in(bold, name)+between+p.in(cyan, place))
 	}
-	return strings.Join(names, "\n"+strings.Repeat(" ", 12+actionWidth))
+	return strings.Join(names, column)
 }
 
 func code(reasons []authz.Reason) string {
