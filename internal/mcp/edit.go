@@ -10,7 +10,8 @@ import (
 )
 
 // Get returns the value at a path of member names, and whether there is one.
-// Bytes that are not JSON have no values.
+// What is not valid JSON, as the parts of a [Message] are, may have any values
+// or none.
 func Get(obj json.RawMessage, path ...string) (json.RawMessage, bool) {
 	v := []byte(obj)
 	for _, name := range path {
@@ -34,6 +35,9 @@ func GetString(obj json.RawMessage, path ...string) string {
 // missing on the way are made, and so is obj itself when it is empty; anything
 // else that is in the way is an error. The other bytes stay as they are.
 func Set(obj json.RawMessage, value json.RawMessage, path ...string) (json.RawMessage, error) {
+	if len(obj) > 0 && !jsontext.Value(obj).IsValid() {
+		return nil, errors.New("set a member: the object is not valid JSON")
+	}
 	if !jsontext.Value(value).IsValid() {
 		return nil, errors.New("set a member: the value is not valid JSON")
 	}
@@ -78,9 +82,16 @@ func insert(obj []byte, name string, value []byte) []byte {
 // Delete returns obj without the member at a path. What is not there need not
 // be deleted.
 func Delete(obj json.RawMessage, path ...string) (json.RawMessage, error) {
-	if len(path) == 0 {
+	switch {
+	case len(path) == 0:
 		return nil, errors.New("delete a member: no path")
+	case !jsontext.Value(obj).IsValid():
+		return nil, errors.New("delete a member: the object is not valid JSON")
 	}
+	return remove(obj, path)
+}
+
+func remove(obj []byte, path []string) ([]byte, error) {
 	name := path[0]
 	at, err := find(obj, name)
 	switch {
@@ -91,7 +102,7 @@ func Delete(obj json.RawMessage, path ...string) (json.RawMessage, error) {
 	case len(path) == 1:
 		return cut(obj, name)
 	}
-	inner, err := Delete(obj[at.start:at.end:at.end], path[1:]...)
+	inner, err := remove(obj[at.start:at.end], path[1:])
 	if err != nil {
 		return nil, err
 	}
@@ -102,9 +113,9 @@ func Delete(obj json.RawMessage, path ...string) (json.RawMessage, error) {
 // next one, or from the one before when it was the last.
 func cut(obj []byte, name string) ([]byte, error) {
 	var before, gone, after span
-	_, err := members(obj, func(n string, at span) error {
+	_, err := members(obj, func(n []byte, at span) error {
 		switch {
-		case n == name:
+		case string(n) == name:
 			gone = at
 		case gone == span{}:
 			before = at
@@ -136,15 +147,12 @@ func splice(b []byte, at span, value []byte) []byte {
 	return append(out, b[at.end:]...)
 }
 
-// errStop ends a walk that has found what it looked for.
-var errStop = errors.New("found")
-
 // find returns where the value of a member stands; the zero span when the
 // object has no such member.
 func find(obj []byte, name string) (span, error) {
 	var found span
-	_, err := members(obj, func(n string, at span) error {
-		if n != name {
+	_, err := members(obj, func(n []byte, at span) error {
+		if string(n) != name {
 			return nil
 		}
 		found = at
@@ -154,81 +162,4 @@ func find(obj []byte, name string) (span, error) {
 		return span{}, err
 	}
 	return found, nil
-}
-
-// members calls visit for each member of a JSON object, in order, and returns
-// the offset behind the object.
-func members(obj []byte, visit func(name string, value span) error) (int, error) {
-	// The decoder reads a bytes.Buffer in place: nothing is copied.
-	d := jsontext.NewDecoder(bytes.NewBuffer(obj))
-	if d.PeekKind() != '{' {
-		return 0, errors.New("not a JSON object")
-	}
-	if _, err := d.ReadToken(); err != nil {
-		return 0, err
-	}
-	for d.PeekKind() != '}' {
-		token, err := d.ReadToken()
-		if err != nil {
-			return 0, err
-		}
-		name := token.String()
-		value, err := d.ReadValue()
-		if err != nil {
-			return 0, err
-		}
-		end := int(d.InputOffset())
-		if err := visit(name, span{end - len(value), end}); err != nil {
-			return 0, err
-		}
-	}
-	if _, err := d.ReadToken(); err != nil {
-		return 0, err
-	}
-	return int(d.InputOffset()), nil
-}
-
-// depth returns how deep the brackets of a text are nested. It is a plain
-// loop, so that hostile nesting meets no recursion at all; on text that is not
-// JSON its answer means nothing, and the scanner refuses the text anyway.
-func depth(b []byte) int {
-	deepest, level := 0, 0
-	quoted := false
-	for i := 0; i < len(b); i++ {
-		switch c := b[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '{' || c == '[':
-			level++
-			deepest = max(deepest, level)
-		case c == '}' || c == ']':
-			level--
-		}
-	}
-	return deepest
-}
-
-// elements calls visit for each element of a JSON array, in order.
-func elements(array []byte, visit func(value []byte) error) error {
-	d := jsontext.NewDecoder(bytes.NewBuffer(array))
-	if d.PeekKind() != '[' {
-		return errors.New("not a JSON array")
-	}
-	if _, err := d.ReadToken(); err != nil {
-		return err
-	}
-	for d.PeekKind() != ']' {
-		v, err := d.ReadValue()
-		if err != nil {
-			return err
-		}
-		if err := visit(bytes.Clone(v)); err != nil {
-			return err
-		}
-	}
-	_, err := d.ReadToken()
-	return err
 }

@@ -81,6 +81,50 @@ func FuzzEdit(f *testing.F) {
 	})
 }
 
+func FuzzScan(f *testing.F) {
+	f.Add([]byte(`{"a" : [1, {"b":"]}"}] ,"\u0062":"\\\"", "":null}`))
+	f.Add([]byte(`[1,[2,"\"]"],{"a":[]} , true]`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var got []string
+		_, err := members(b, func(name []byte, value span) error {
+			got = append(got, string(name), string(b[value.start:value.end]))
+			return nil
+		})
+		err2 := elements(b, func(v []byte) error { got = append(got, string(v)); return nil })
+		if !jsontext.Value(b).IsValid() {
+			return // all that counts is that it has ended
+		}
+		switch kind(b) {
+		case '{', '[':
+			if (err == nil) == (err2 == nil) {
+				t.Fatalf("an object and an array at once, or neither: %v, %v", err, err2)
+			}
+		default:
+			if err == nil || err2 == nil {
+				t.Fatal("neither an object nor an array")
+			}
+			return
+		}
+		d := jsontext.NewDecoder(bytes.NewReader(b))
+		var want []string
+		if _, err := d.ReadToken(); err != nil {
+			t.Fatal(err)
+		}
+		for k := d.PeekKind(); k != '}' && k != ']'; k = d.PeekKind() {
+			if v, err := d.ReadValue(); err != nil {
+				t.Fatal(err)
+			} else if s, ok := unquote(v); ok && kind(b) == '{' && len(want)%2 == 0 {
+				want = append(want, s)
+			} else {
+				want = append(want, string(v))
+			}
+		}
+		if strings.Join(got, "\n") != strings.Join(want, "\n") {
+			t.Fatalf("got %q, want %q", got, want)
+		}
+	})
+}
+
 func FuzzEventReader(f *testing.F) {
 	f.Add([]byte("id: 1\nretry: 5\ndata: a\r\rdata: b\r\n\r\n:c\n\n"))
 	f.Add([]byte("\xef\xbb\xbfevent: x\ndata\n\n"))

@@ -339,9 +339,9 @@ func (w *bindingWalk) schema(schema []byte, path []string, reachable bool) error
 	if kind(schema) != '{' {
 		return nil // true and false are schemas too
 	}
-	_, err := members(schema, func(name string, at span) error {
+	_, err := members(schema, func(name []byte, at span) error {
 		v := schema[at.start:at.end]
-		switch name {
+		switch string(name) {
 		case annotation:
 			return w.annotation(schema, v, path, reachable)
 		case "properties":
@@ -364,8 +364,8 @@ func (w *bindingWalk) named(v []byte, path []string, reachable bool) error {
 	if kind(v) != '{' {
 		return nil
 	}
-	_, err := members(v, func(name string, at span) error {
-		inner := append(path[:len(path):len(path)], name)
+	_, err := members(v, func(name []byte, at span) error {
+		inner := append(path[:len(path):len(path)], string(name))
 		return w.schema(v[at.start:at.end], inner, reachable)
 	})
 	return err

@@ -91,9 +91,12 @@ func (m *Message) scan() *SyntaxError {
 	if depth(m.raw) > MaxDepth {
 		return &SyntaxError{Code: CodeInvalidRequest, Message: fmt.Sprintf("the message is nested deeper than %d levels", MaxDepth)}
 	}
+	if !jsontext.Value(m.raw).IsValid() {
+		return m.explain()
+	}
 	var version, method span
-	end, err := members(m.raw, func(name string, at span) error {
-		switch name {
+	_, err := members(m.raw, func(name []byte, at span) error {
+		switch string(name) {
 		case "jsonrpc":
 			version = at
 		case "id":
@@ -114,13 +117,35 @@ func (m *Message) scan() *SyntaxError {
 		}
 		return nil
 	})
-	if err == nil && end != len(m.raw) {
-		err = errSyntax("bytes after the message")
-	}
 	if err == nil {
 		err = m.checkShape(version, method)
 	}
 	return asSyntaxError(err)
+}
+
+// explain says what is wrong with a text that is not valid JSON. On the way it
+// keeps the id, so that the error can be answered.
+func (m *Message) explain() *SyntaxError {
+	// The decoder reads a bytes.Buffer in place: nothing is copied.
+	d := jsontext.NewDecoder(bytes.NewBuffer(m.raw))
+	for d.StackDepth() < 1 || d.PeekKind() != '}' {
+		name, err := d.ReadToken()
+		if err != nil {
+			return asSyntaxError(err)
+		}
+		if name.Kind() == '{' {
+			continue
+		}
+		isID := name.String() == "id"
+		value, err := d.ReadValue()
+		if err != nil {
+			return asSyntaxError(err)
+		}
+		if end := int(d.InputOffset()); isID && validID(value) {
+			m.id = span{end - len(value), end}
+		}
+	}
+	return asSyntaxError(errSyntax("bytes after the message"))
 }
 
 // checkShape holds the envelope to JSON-RPC 2.0 and to the narrower forms
@@ -146,7 +171,7 @@ func (m *Message) checkShape(version, method span) error {
 	case 'n': // some clients write null for no params
 		return nil
 	case '{':
-		_, err := members(p, func(name string, _ span) error { return checkCase(name, paramsNames[:]) })
+		_, err := members(p, func(name []byte, _ span) error { return checkCase(name, paramsNames[:]) })
 		return err
 	default:
 		if p == nil {
@@ -349,9 +374,9 @@ var (
 )
 
 // checkCase refuses a name that differs from a known one only by case.
-func checkCase(name string, known []string) error {
+func checkCase(name []byte, known []string) error {
 	for _, k := range known {
-		if name != k && strings.EqualFold(name, k) {
+		if string(name) != k && strings.EqualFold(string(name), k) {
 			return errInvalid(fmt.Sprintf("%q must be written %q", name, k))
 		}
 	}
