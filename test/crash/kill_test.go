@@ -73,7 +73,7 @@ func killAgainAndAgain(t *testing.T, cycles int, stateless bool, random *rand.Ra
 				t.Fatal(err)
 			}
 			served++
-			time.Sleep(time.Duration(random.IntN(250)) * time.Millisecond)
+			time.Sleep(time.Duration(random.IntN(600)) * time.Millisecond)
 		}
 		p.Kill()
 	}

@@ -260,7 +260,7 @@ func checkDenied(t *testing.T, got rig.Answer, reason string) {
 	if !got.Error || got.Reason != reason || got.Text == "" {
 		t.Errorf("got %+v, want a denial for %s with a sentence", got, reason)
 	}
-	for _, leak := range []string{"permit", "principal", "when {", "write-notes"} {
+	for _, leak := range []string{"permit (", "principal", "when {", "write-notes"} {
 		if strings.Contains(got.Text, leak) {
 			t.Errorf("the denial shows policy (%q): %s", leak, got.Text)
 		}
