@@ -102,7 +102,6 @@ func (g *Gate) tellAnswer(w http.ResponseWriter, r *http.Request, s *session, m 
 		return
 	}
 	work := func() {
-		defer done()
 		a := s.serve(ctx, m, nil, func(m *mcp.Message) {
 			if !st.put(m) {
 				s.aside.put(m)
@@ -111,8 +110,10 @@ func (g *Gate) tellAnswer(w http.ResponseWriter, r *http.Request, s *session, m 
 		if finish != nil {
 			a = finish(a)
 		}
-		st.end(a)
-		s.finished(st)
+		done(func() {
+			st.end(a)
+			s.finished(st)
+		})
 	}
 	t := telling{prime: primes(s, r), patient: legacyPatience, stream: true, json: accept.json, events: accept.events}
 	if finish != nil {
@@ -123,7 +124,7 @@ func (g *Gate) tellAnswer(w http.ResponseWriter, r *http.Request, s *session, m 
 		return
 	}
 	if !g.goDo(work) {
-		done()
+		done(func() {})
 		httpError(w, http.StatusServiceUnavailable, "The gate is being stopped.")
 		return
 	}

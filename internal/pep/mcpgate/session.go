@@ -204,7 +204,10 @@ func (s *session) link(_ context.Context, up *upstream, _ *request) (link, error
 
 // begin registers a request, so that it can be cancelled and found by its
 // progress token. It fails if the session has too many, or one with this id.
-func (s *session) begin(m *mcp.Message, tell func(*mcp.Message)) (context.Context, func(), *refusal) {
+//
+// The returned function ends it: first the id is free again, then the answer is
+// delivered, because a client may use the id again as soon as it has that.
+func (s *session) begin(m *mcp.Message, tell func(*mcp.Message)) (context.Context, func(deliver func()), *refusal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id := string(m.ID())
@@ -223,12 +226,13 @@ func (s *session) begin(m *mcp.Message, tell func(*mcp.Message)) (context.Contex
 	}
 	s.calls[id] = c
 	s.work.Add(1)
-	return ctx, func() {
+	return ctx, func(deliver func()) {
 		cancel(nil)
 		s.mu.Lock()
 		delete(s.calls, id)
 		s.used = time.Now()
 		s.mu.Unlock()
+		deliver()
 		s.gate.leave()
 		s.work.Done()
 	}, nil

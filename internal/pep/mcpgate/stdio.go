@@ -109,15 +109,16 @@ func (c *stdioClient) take(m *mcp.Message) {
 		return
 	}
 	ok := c.gate.goDo(func() {
-		defer done()
+		var a answer
 		if isModern {
-			c.write(c.modern(ctx, m).msg)
-			return
+			a = c.modern(ctx, m)
+		} else {
+			a = s.serve(ctx, m, nil, c.write)
 		}
-		c.write(s.serve(ctx, m, nil, c.write).msg)
+		done(func() { c.write(a.msg) })
 	})
 	if !ok {
-		done()
+		done(func() {})
 	}
 }
 
