@@ -134,9 +134,13 @@ func (p *Program) Set() *policy.Set { return p.set }
 func (p *Program) Authorize(req *Request) Answer {
 	s := p.begin(req)
 	defer p.end(s)
+	return s.authorize()
+}
+
+func (s *scratch) authorize() Answer {
 	s.candidates()
 	for _, r := range s.found {
-		rule := &p.index.rules[r]
+		rule := &s.p.index.rules[r]
 		switch s.run(rule.code) {
 		case no:
 		case yes:
@@ -149,10 +153,11 @@ func (p *Program) Authorize(req *Request) Answer {
 			s.failed = append(s.failed, rule.policy)
 		}
 	}
-	return p.answer(s)
+	return s.answer()
 }
 
-func (p *Program) answer(s *scratch) Answer {
+func (s *scratch) answer() Answer {
+	p := s.p
 	var a Answer
 	switch {
 	case len(s.forbids) > 0:

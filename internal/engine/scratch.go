@@ -106,7 +106,8 @@ func (s *scratch) start(req *Request) {
 }
 
 func (p *Program) end(s *scratch) {
-	// The pool must not keep the request alive.
+	// The pool must not keep a request alive. Single values may stay in the
+	// slots until they are overwritten.
 	s.req = nil
 	p.pool.Put(s)
 }
