@@ -62,7 +62,7 @@ func verifyBundle(t *testing.T, bundle []byte, c audit.Check) audit.Report {
 func TestEveryByteOfABundleMatters(t *testing.T) {
 	t.Parallel()
 	d, key := sealed(t)
-	bundle := bundleOf(t, d, key, 0, 0)
+	bundle := bundleOf(t, d, key, 0, 2)
 	if r := verifyBundle(t, bundle, audit.Check{}); !r.Verified {
 		t.Fatalf("the sound bundle does not verify: %v", r.Faults)
 	}
@@ -342,13 +342,13 @@ func TestEveryByteOfAStoredRowMatters(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	j, err := store.ReadJournal(t.Context(), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
 	verified := func() bool {
 		t.Helper()
-		j, err := store.ReadJournal(t.Context(), file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer j.Close()
 		r, err := audit.Verify(t.Context(), j, audit.Check{Key: l.Key()})
 		if err != nil {
 			t.Fatal(err)
