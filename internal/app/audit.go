@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/bailiwick-dev/bailiwick/internal/audit"
 	"github.com/bailiwick-dev/bailiwick/internal/store"
@@ -64,7 +65,23 @@ func findEvidence(dir string) (string, error) {
 			return "", fmt.Errorf("open evidence: %w", err)
 		}
 	}
+	if runs := runEvidence(dir); len(runs) > 0 {
+		return "", fmt.Errorf("'bailiwick serve' has left no evidence in %s, but 'bailiwick run' has: add --dir %s", dir, strings.Join(runs, " or --dir "))
+	}
 	return "", fmt.Errorf("no evidence in %s: it begins when 'bailiwick serve' or 'bailiwick run' starts; to read another directory use --dir", dir)
+}
+
+// runEvidence are the data directories of bailiwick run beside a directory
+// without evidence.
+func runEvidence(dir string) []string {
+	found, err := filepath.Glob(filepath.Join(filepath.Dir(dir), runDir, "*", "evidence", journalName))
+	if err != nil {
+		return nil // only a malformed pattern is an error
+	}
+	for i, f := range found {
+		found[i] = filepath.Dir(filepath.Dir(f))
+	}
+	return found
 }
 
 // Close lets go of the evidence.

@@ -2,12 +2,22 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/bailiwick-dev/bailiwick/internal/audit"
+)
+
+const (
+	// runDir is where the data of bailiwick run lies in the data directory.
+	runDir = "run"
+	// maxRuns is how many processes may wrap the same server at a time.
+	maxRuns = 32
 )
 
 // StartRun starts a node with one stdio upstream, for bailiwick run. The
@@ -15,8 +25,8 @@ import (
 // that is not configured gets the name given, and its tools are unknown to
 // policy until they are pinned.
 //
-// Several desktop clients may each run one: the evidence of each goes to a
-// directory of its own, since one log has one writer.
+// The evidence of each process goes to a directory of its own, since one log has
+// one writer.
 func StartRun(ctx context.Context, c *Config, name string, command []string, logger *slog.Logger) (*Node, error) {
 	if name == "" {
 		name = c.serverOf(command)
@@ -38,9 +48,20 @@ func StartRun(ctx context.Context, c *Config, name string, command []string, log
 	up.URL, up.Command, up.Args = "", command[0], command[1:]
 	one := *c
 	one.Upstreams = map[string]Upstream{name: up}
-	one.Data = filepath.Join(c.Data, "run", name)
-	one.Node = c.Node + "/run/" + name
-	return Start(ctx, &one, logger)
+	// A desktop client may start the same server more than once, in windows of
+	// its own. Each process takes the first directory that no other holds.
+	for i := 1; ; i++ {
+		own := name
+		if i > 1 {
+			own = fmt.Sprintf("%s-%d", name, i)
+		}
+		one.Data = filepath.Join(c.Data, runDir, own)
+		one.Node = c.Node + "/run/" + own
+		n, err := Start(ctx, &one, logger)
+		if i == maxRuns || !errors.Is(err, audit.ErrLocked) {
+			return n, err
+		}
+	}
 }
 
 // serverOf finds the upstream that has this command.
