@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -249,6 +250,10 @@ func TestKnownCheckpointsShowWhatIsCutOffOrRewritten(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"root_mismatch 0-2"}, faults(r)); diff != "" {
 		t.Errorf("forked (-want +got):\n%s", diff)
+	}
+	write(t, dir, audit.CheckpointFile, string(fork.stored()[1].Checkpoint))
+	if _, err := audit.Open(t.Context(), memoryConfig(dir, common)); !errors.Is(err, audit.ErrDamaged) {
+		t.Errorf("Open beside the checkpoint of a fork: %v, want ErrDamaged", err)
 	}
 }
 
