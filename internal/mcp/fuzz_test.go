@@ -84,6 +84,9 @@ func FuzzEdit(f *testing.F) {
 func FuzzScan(f *testing.F) {
 	f.Add([]byte(`{"a" : [1, {"b":"]}"}] ,"\u0062":"\\\"", "":null}`))
 	f.Add([]byte(`[1,[2,"\"]"],{"a":[]} , true]`))
+	for _, s := range []string{``, `{`, `{"a"`, `{"a`, `{"a":`, `{a:1}`, `{"a" 1}`, `{"a":1 2}`, `{"a":["}`, `{"\x":1}`, `[`, `[1`, `[1 2]`, `[,]`, `["`, `[[`} {
+		f.Add([]byte(s))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var got []string
 		_, err := members(b, func(name []byte, value span) error {

@@ -236,6 +236,36 @@ func TestHTTPCancels(t *testing.T) {
 	}
 }
 
+func TestInitializeIsNotCancelled(t *testing.T) {
+	t.Parallel()
+	// MCP 2025-11-25, Cancellation: a client must not cancel initialize.
+	ctx, cancel := context.WithCancel(t.Context())
+	s, srv := script(t, func(w http.ResponseWriter, r *http.Request, m *Message) {
+		cancel()
+		<-r.Context().Done()
+	})
+	overHTTP := dial(t, Server{URL: srv.URL}, Legacy, nil)
+	req := NewRequest(json.RawMessage(`1`), methodInitialize, nil)
+	if _, err := overHTTP.Call(ctx, req, CallOptions{}); !errors.Is(err, ErrLost) {
+		t.Errorf("got %v, want ErrLost", err)
+	}
+	if err := overHTTP.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(s.seen(http.MethodPost)); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+	l := &stdio{ending: &ending{done: make(chan struct{})}, writes: make(chan *write, 1), cancels: make(chan *Message, 1), pending: map[string]*stdioCall{}}
+	ctx, cancel = context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := l.call(ctx, &call{req: req, wire: req.ID(), own: req.ID()}); !errors.Is(err, ErrLost) {
+		t.Errorf("got %v, want ErrLost", err)
+	}
+	if len(l.cancels) != 0 {
+		t.Error("initialize was cancelled over stdio")
+	}
+}
+
 // A scripted server answers requests by hand.
 type scripted struct {
 	t        *testing.T
@@ -707,6 +737,56 @@ func TestHTTPLegacyResumes(t *testing.T) {
 	}
 	if d := time.Since(begun); d < 120*time.Millisecond {
 		t.Errorf("resumed twice within %v, but the server asked for 60 ms each", d)
+	}
+}
+
+func TestHTTPLegacyResumptionRefused(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		answer func(w http.ResponseWriter)
+		want   error
+	}{
+		{name: "the session is lost", answer: func(w http.ResponseWriter) { w.WriteHeader(404) }, want: ErrSessionLost},
+		{name: "no such method", answer: func(w http.ResponseWriter) { w.WriteHeader(405) }, want: ErrLost},
+		{name: "no stream", answer: func(w http.ResponseWriter) { writeJSON(w, 200, `{}`) }, want: ErrLost},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			_, srv := script(t, func(w http.ResponseWriter, r *http.Request, m *Message) {
+				switch {
+				case r.Method == http.MethodGet:
+					tt.answer(w)
+				case m != nil && m.Method() == methodInitialize:
+					w.Header().Set(HeaderSession, "s")
+					writeJSON(w, 200, answerTo(m))
+				default:
+					stream(w, "id: 1\nretry: 1\ndata:\n\n")
+				}
+			})
+			c := dial(t, Server{URL: srv.URL}, Legacy, nil)
+			if _, err := c.Call(t.Context(), NewRequest(json.RawMessage(`0`), methodInitialize, nil), CallOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.Call(t.Context(), ping(`1`), CallOptions{}); !errors.Is(err, tt.want) || !errors.Is(err, ErrLost) {
+				t.Errorf("got %v, want %v", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestHTTPSend(t *testing.T) {
+	t.Parallel()
+	m := NewNotification("notifications/x", nil)
+	refused := dial(t, Server{URL: "http://127.0.0.1:1"}, Legacy, nil)
+	if err := refused.Send(t.Context(), m); !errors.Is(err, ErrNotSent) {
+		t.Errorf("nobody listens: %v", err)
+	}
+	_, srv := script(t, func(w http.ResponseWriter, r *http.Request, m *Message) { w.WriteHeader(400) })
+	c := dial(t, Server{URL: srv.URL}, Legacy, nil)
+	var status *StatusError
+	if err := c.Send(t.Context(), m); !errors.Is(err, ErrLost) || !errors.As(err, &status) || status.Status != 400 {
+		t.Errorf("refused: %v", err)
 	}
 }
 

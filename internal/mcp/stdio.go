@@ -243,8 +243,12 @@ func (l *stdio) call(ctx context.Context, c *call) (*Reply, error) {
 		return o.reply()
 	default:
 	}
-	if w.failed() {
-		return nil, notSent(l.ending.err)
+	select {
+	case r := <-w.done: // the writer reports before it ends the connection
+		if err := r.verdict(); err != nil {
+			return nil, err
+		}
+	default:
 	}
 	return nil, lost(l.ending.err)
 }
@@ -254,16 +258,6 @@ func (o outcome) reply() (*Reply, error) {
 		return nil, lost(o.err)
 	}
 	return &Reply{Message: o.m, Status: 200}, nil
-}
-
-// failed reports whether the write is known to have put nothing on the wire.
-func (w *write) failed() bool {
-	select {
-	case r := <-w.done:
-		return r.err != nil && r.n == 0
-	default:
-		return false
-	}
 }
 
 // submit hands a message to the writer.
@@ -285,18 +279,28 @@ func (l *stdio) send(ctx context.Context, m *Message) error {
 	}
 	select {
 	case r := <-w.done:
-		switch {
-		case r.err == nil:
-			return nil
-		case r.n == 0:
-			return notSent(r.err)
-		default:
-			return lost(r.err)
-		}
+		return r.verdict()
 	case <-ctx.Done():
 		return lost(context.Cause(ctx))
 	case <-l.ending.done:
+	}
+	select {
+	case r := <-w.done: // the writer reports before it ends the connection
+		return r.verdict()
+	default:
 		return lost(l.ending.err)
+	}
+}
+
+// verdict says what a write means for the message.
+func (r written) verdict() error {
+	switch {
+	case r.err == nil:
+		return nil
+	case r.n == 0:
+		return notSent(r.err)
+	default:
+		return lost(r.err)
 	}
 }
 

@@ -108,6 +108,11 @@ func runStdioServer(kind string) int {
 			answer(m, `{}`)
 		})
 		return 0
+	case "mute": // closes its output, and lives on
+		if err := os.Stdout.Close(); err != nil {
+			return 1
+		}
+		return each(func(*Message) {})
 	case "witness": // tells what it hears, and answers nothing
 		for in.Scan() {
 			fmt.Fprintln(os.Stderr, in.Text())
@@ -377,6 +382,48 @@ func TestStdioNotSentMeansNotSent(t *testing.T) {
 			t.Errorf("got %v, want ErrNotSent", err)
 		}
 	})
+}
+
+// brokenLink is a link whose every write fails after n bytes.
+func brokenLink(t *testing.T, n int) *stdio {
+	t.Helper()
+	l := &stdio{
+		ending:  &ending{done: make(chan struct{})},
+		pipe:    NewPipe(nil, writerFunc(func([]byte) (int, error) { return n, syscall.EPIPE }), 0),
+		writes:  make(chan *write),
+		cancels: make(chan *Message),
+		pending: make(map[string]*stdioCall),
+	}
+	var wg sync.WaitGroup
+	wg.Go(l.write)
+	t.Cleanup(wg.Wait)
+	return l
+}
+
+func TestStdioFailedWrites(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]error{0: ErrNotSent, 3: ErrLost} {
+		req := ping(`1`)
+		if _, err := brokenLink(t, n).call(t.Context(), &call{req: req, wire: req.ID(), own: req.ID()}); !errors.Is(err, want) || !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("call after %d bytes: %v, want %v", n, err, want)
+		}
+		l := brokenLink(t, n)
+		if err := l.send(t.Context(), NewNotification("x", nil)); !errors.Is(err, want) {
+			t.Errorf("send after %d bytes: %v, want %v", n, err, want)
+		}
+		if err := l.send(t.Context(), NewNotification("x", nil)); !errors.Is(err, ErrNotSent) {
+			t.Errorf("send after the end: %v, want ErrNotSent", err)
+		}
+	}
+}
+
+func TestStdioServerThatClosesItsOutputIsDone(t *testing.T) {
+	t.Parallel()
+	c := dial(t, selfServer(t, "mute"), Legacy, nil)
+	<-c.Done()
+	if err := c.Err(); err == nil || !strings.Contains(err.Error(), "closed its output") {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestStdioCancelsByTheIDOnTheWire(t *testing.T) {
