@@ -45,6 +45,7 @@ type table struct {
 	mu       sync.Mutex
 	deny     map[string]string // action → reason code
 	hidden   map[string]bool   // action, or resource id, that nothing reaches
+	noTools  bool              // deny every tool
 	fail     error
 	reachErr error
 	asked    []authz.Request
@@ -68,7 +69,11 @@ func (d *table) Decide(_ context.Context, q authz.Request) (authz.Decision, erro
 		den.ID = id
 		return den, nil
 	}
-	if code, ok := d.deny[q.Action]; ok {
+	code, ok := d.deny[q.Action]
+	if d.noTools && !strings.HasPrefix(q.Action, "mcp:") {
+		code, ok = authz.ReasonForbidden, true
+	}
+	if ok {
 		den := authz.Deny(code, "Denied by the table.")
 		den.ID = id
 		return den, nil
