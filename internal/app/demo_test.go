@@ -3,6 +3,7 @@ package app
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -128,6 +129,27 @@ func stolen(r *DemoReport) DemoStep {
 		}
 	}
 	return DemoStep{}
+}
+
+func TestDemoMissesWhatIsNotOnTheRecord(t *testing.T) {
+	r := playDemo(t, filepath.Join(t.TempDir(), "demo"))
+	c, err := LoadConfig(r.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := DemoRun{Steps: slices.Clone(r.Runs[1].Steps)}
+	from := run.Steps[0].Index
+	if err := run.explain(t.Context(), c, from); err != nil {
+		t.Errorf("the run as it was: %v", err)
+	}
+	unrecorded := append(slices.Clone(run.Steps), DemoStep{Action: "bank/send_money"})
+	if err := (&DemoRun{Steps: unrecorded}).explain(t.Context(), c, from); err == nil || !strings.Contains(err.Error(), "not on the record") {
+		t.Errorf("explain = %v, want the step that is not on the record", err)
+	}
+	other := append([]DemoStep{{Action: "mailbox/delete_mail"}}, run.Steps[1:]...)
+	if err := (&DemoRun{Steps: other}).explain(t.Context(), c, from); err == nil || !strings.Contains(err.Error(), "not what the agent did") {
+		t.Errorf("explain = %v, want the record that does not fit", err)
+	}
 }
 
 func TestDemoIsPlayedAgainWithEditedPolicies(t *testing.T) {

@@ -193,18 +193,28 @@ func checkData(_ context.Context, c *Config) []Finding {
 	if err != nil {
 		return []Finding{broken(check, err.Error(), "make "+c.Data+" writable for the user that runs bailiwick")}
 	}
-	detail := fmt.Sprintf("%s: a write reaches the disk in %s", c.Data, took.Round(10*time.Microsecond))
 	free, known := freeSpace(c.Data)
-	if known {
+	if !known {
+		free = -1
+	}
+	return []Finding{diskFinding(c.Data, took, free)}
+}
+
+// diskFinding judges the time that a write takes, and the free space in bytes
+// if it is not negative.
+func diskFinding(dir string, took time.Duration, free int64) Finding {
+	const check = "data directory"
+	detail := fmt.Sprintf("%s: a write reaches the disk in %s", dir, took.Round(10*time.Microsecond))
+	if free >= 0 {
 		detail += fmt.Sprintf(", %.1f GB free", float64(free)/1e9)
 	}
 	switch {
-	case known && free < lowSpace:
-		return []Finding{warn(check, detail, "make room: nothing is released once the disk is nearly full")}
+	case free >= 0 && free < lowSpace:
+		return warn(check, detail, "make room: nothing is released once the disk is nearly full")
 	case took > slowSync:
-		return []Finding{warn(check, detail, "every decision waits for one such write: a local SSD is faster")}
+		return warn(check, detail, "every decision waits for one such write: a local SSD is faster")
 	default:
-		return []Finding{fine(check, "%s", detail)}
+		return fine(check, "%s", detail)
 	}
 }
 

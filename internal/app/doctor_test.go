@@ -248,6 +248,27 @@ func TestClockBehindTheRecord(t *testing.T) {
 	}
 }
 
+func TestSlowAndFullDisks(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		took time.Duration
+		free int64
+		want string
+	}{
+		{"good", time.Millisecond, 50 << 30, FindingOK},
+		{"slow", 30 * time.Millisecond, 50 << 30, FindingWarning},
+		{"nearly full", time.Millisecond, 1 << 29, FindingWarning},
+		{"full", time.Millisecond, 0, FindingWarning},
+		{"of unknown size", time.Millisecond, -1, FindingOK},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := diskFinding("/data", tt.took, tt.free); got.Status != tt.want {
+				t.Errorf("finding = %+v, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestDialable(t *testing.T) {
 	for in, want := range map[string]string{
 		"127.0.0.1:80": "127.0.0.1:80", ":80": "localhost:80", "0.0.0.0:80": "localhost:80", "[::]:80": "localhost:80",

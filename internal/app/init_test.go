@@ -1,7 +1,6 @@
 package app
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -10,12 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"github.com/bailiwick-dev/bailiwick/internal/catalog"
 	"github.com/bailiwick-dev/bailiwick/internal/demo"
 	"github.com/bailiwick-dev/bailiwick/internal/desk"
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
@@ -197,32 +197,77 @@ func TestInitReplacesNothing(t *testing.T) {
 	}
 }
 
-// A server chooses the names of its tools. None of them may become policy.
+// A server chooses the names of its tools. None of them may become policy, nor
+// say something in the catalogue.
 func TestHostileToolNamesStayNames(t *testing.T) {
-	hostile := []string{
+	for _, name := range []string{
 		"x\n@id(\"gotcha\") permit (principal, action, resource);\n//",
 		"a: b\n        effects: [read]",
 		`"quoted" */ #`,
+		"send\n      \"x\": {effects: [read]}",
 		"drop\u2028all",
 		"{{.Word}}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			text, err := starterPolicies(pinned(t, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(text), name) || !strings.Contains(string(text), "files/write_file") {
+				t.Errorf("the name is in the policies:\n%s", text)
+			}
+			lock := pinned(t, name)
+			overlay, err := catalog.ParseOverlay(catalogText(lock))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := catalog.New(catalog.Config{Lock: lock, Overlay: overlay})
+			if err != nil {
+				t.Fatal(err)
+			}
+			pin, _ := lock.Find("hostile", name)
+			guess := catalog.Suggest(pin.Definition).Effects
+			op, ok := c.Operation("hostile/" + name)
+			if !ok || op.Classified != (len(guess) > 0) || op.Classified && !slices.Equal(op.Effects, guess) {
+				t.Errorf("operation = %+v, want the effects that were guessed: %q", op, guess)
+			}
+		})
 	}
-	server := mcp.NewServer(&mcp.Implementation{Name: "hostile", Version: "1"}, nil)
-	for _, name := range hostile {
-		server.AddTool(&mcp.Tool{Name: name, Description: name, InputSchema: map[string]any{"type": "object"}},
-			func(context.Context, *mcp.CallToolRequest) (*mcp.CallToolResult, error) { return nil, nil })
-	}
-	srv := httptest.NewServer(mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return server }, &mcp.StreamableHTTPOptions{Stateless: true}))
-	t.Cleanup(srv.Close)
-	r, c := initWith(t, map[string]any{"hostile": map[string]any{"url": srv.URL}})
-	v, err := LoadVersion(c)
+}
+
+// pinned pins one tool of a server "hostile". The catalogue may refuse to; the
+// name of the tool is then no danger, and the test is over.
+func pinned(t *testing.T, name string) *catalog.Lock {
+	t.Helper()
+	definition, err := json.Marshal(map[string]any{"name": name, "description": name, "inputSchema": map[string]any{"type": "object"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := len(v.Program.Set().Policies()); got != 2 {
-		t.Errorf("%d policies, want the 2 of the starter", got)
+	lock := &catalog.Lock{}
+	if _, err := lock.Pin("hostile", definition); err != nil {
+		t.Skipf("not pinned: %v", err)
 	}
-	for _, s := range r.Servers {
-		t.Logf("%s: %d tools, %s", s.Name, s.Tools, s.Problem)
+	return lock
+}
+
+func TestProblemsStayComments(t *testing.T) {
+	text, err := InitConfig{}.configText([]InitServer{{
+		Name: "x", Files: []string{"/a\nmode: observe"}, Problem: "refused\nmode: observe\u2028mode: observe",
+		found: desk.Server{Command: "y\nmode: observe", Env: map[string]string{"A\nmode": "observe\nmode: observe"}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), DefaultConfigFile)
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := LoadConfig(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Mode != "enforce" || len(c.Upstreams) != 0 {
+		t.Errorf("mode %s, upstreams %v; want enforce and none\n%s", c.Mode, c.Upstreams, text)
 	}
 }
 

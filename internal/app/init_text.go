@@ -36,7 +36,7 @@ func (c InitConfig) configText(servers []InitServer) ([]byte, error) {
 	for _, s := range servers {
 		f := s.found
 		t := serverText{
-			Name: s.Name, Where: strings.Join(s.Files, " and "), Problem: oneLine(s.Problem),
+			Name: s.Name, Where: oneLine(strings.Join(s.Files, " and ")), Problem: oneLine(s.Problem),
 			URL: f.URL, Command: f.Command, Args: f.Args, Env: f.Env, Cwd: f.Cwd,
 		}
 		if f.Token != "" {

@@ -123,6 +123,8 @@ func TestEntries(t *testing.T) {
 			want: Server{URL: "https://a.example/sse", Problem: "it speaks the old HTTP+SSE transport, which is not supported: ask its vendor for streamable HTTP"}},
 		{name: "another header", entry: `{"url":"https://a.example/mcp","headers":{"X-API-Key":"k"}}`,
 			want: Server{URL: "https://a.example/mcp", Problem: "it wants the header X-API-Key; only a bearer token can be sent"}},
+		{name: "bearer in another header", entry: `{"url":"https://a.example/mcp","headers":{"X-Token":"Bearer k"}}`,
+			want: Server{URL: "https://a.example/mcp", Problem: "it wants the header X-Token; only a bearer token can be sent"}},
 		{name: "basic authentication", entry: `{"url":"https://a.example/mcp","headers":{"Authorization":"Basic k"}}`,
 			want: Server{URL: "https://a.example/mcp", Problem: "it wants the header Authorization; only a bearer token can be sent"}},
 		{name: "environment file", entry: `{"command":"x","envFile":".env"}`,
