@@ -124,9 +124,10 @@ permit (principal, action == Action::"everything/test_simple_text", resource);
 // Whatever the suite tries, the server is sent only what policy permits.
 func TestNothingForbiddenReachesTheServer(t *testing.T) {
 	rig.EndToEnd(t)
+	// What the group "discover" holds, and what it takes to be connected.
 	harmless := []string{
 		"initialize", "server/discover", "ping", "logging/setLevel", "subscriptions/listen",
-		"tools/list", "resources/list", "resources/templates/list", "prompts/list",
+		"tools/list", "resources/list", "resources/templates/list", "prompts/list", "tasks/list",
 	}
 	for _, era := range eras {
 		t.Run(era.revision, func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"github.com/bailiwick-dev/bailiwick/test/internal/rig"
 )
@@ -34,6 +35,15 @@ permit (principal, action in [Action::"memory/create_entities", Action::"memory/
 
 @id("harmless")
 permit (principal, action in [Action::"everything/echo", Action::"everything/get-sum"], resource);
+
+@id("one-prompt")
+permit (principal, action == Action::"mcp:prompts/get", resource == McpPrompt::"everything/simple-prompt");
+
+@id("documents")
+permit (principal, action == Action::"mcp:resources/read", resource in Server::"everything");
+
+@id("but-one")
+forbid (principal, action == Action::"mcp:resources/read", resource == McpResource::"everything/demo://resource/static/document/startup.md");
 `
 
 // A site is the three servers behind a deployment, and what they work on.
@@ -230,6 +240,52 @@ func useEverything(t *testing.T, _ *site, c rig.Client) {
 	checkRefused(t, c, got, "no_permit")
 	if strings.Contains(got.Text, secret) {
 		t.Error("the environment of the server was shown")
+	}
+}
+
+// Resources and prompts are filtered and decided as tools are.
+func TestResourcesAndPromptsAreDecided(t *testing.T) {
+	rig.EndToEnd(t)
+	s := newSite(t)
+	s.Serve(t)
+	const secretDocument = "demo://resource/static/document/startup.md"
+	for _, revision := range []string{"2025-11-25", "2026-07-28"} {
+		t.Run(revision, func(t *testing.T) {
+			ctx := t.Context()
+			c := rig.DialSDK(t, rig.Endpoint{URL: s.Endpoint("everything"), Token: s.Key}, revision).Session
+			var prompts []string
+			for p, err := range c.Prompts(ctx, nil) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				prompts = append(prompts, p.Name)
+			}
+			if diff := cmp.Diff([]string{"simple-prompt"}, prompts); diff != "" {
+				t.Errorf("prompts (-want +got):\n%s", diff)
+			}
+			if _, err := c.GetPrompt(ctx, &mcp.GetPromptParams{Name: "simple-prompt"}); err != nil {
+				t.Errorf("the permitted prompt: %v", err)
+			}
+			if _, err := c.GetPrompt(ctx, &mcp.GetPromptParams{Name: "args-prompt", Arguments: map[string]string{"city": "Bonn"}}); err == nil {
+				t.Error("a prompt that is not permitted was given")
+			}
+			var documents []string
+			for r, err := range c.Resources(ctx, nil) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				documents = append(documents, r.URI)
+			}
+			if len(documents) == 0 || slices.Contains(documents, secretDocument) {
+				t.Fatalf("documents %q, want some, without %s", documents, secretDocument)
+			}
+			if _, err := c.ReadResource(ctx, &mcp.ReadResourceParams{URI: documents[0]}); err != nil {
+				t.Errorf("a permitted document: %v", err)
+			}
+			if _, err := c.ReadResource(ctx, &mcp.ReadResourceParams{URI: secretDocument}); err == nil {
+				t.Error("the forbidden document was read")
+			}
+		})
 	}
 }
 
