@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -185,5 +187,43 @@ func TestDependencyList(t *testing.T) {
 	}
 	if string(have) != want {
 		t.Errorf("DEPS.txt is not what the binary holds: review the change and write it again (UPDATE_DEPS=1 go test -run DependencyList .).\nhave:\n%s\nwant:\n%s", have, want)
+	}
+}
+
+var testName = regexp.MustCompile(`\bTest[A-Z]\w*`)
+
+// THREATS.md claims nothing without a test: each one that it names exists.
+func TestThreatsNameTests(t *testing.T) {
+	text, err := os.ReadFile("THREATS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := map[string]bool{}
+	err = filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.Name() == "node_modules":
+			return fs.SkipDir
+		case !strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		src, err := os.ReadFile(path)
+		for _, name := range testName.FindAllString(string(src), -1) {
+			there[name] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := testName.FindAllString(string(text), -1)
+	if len(names) < 20 {
+		t.Fatalf("only %d tests found in THREATS.md", len(names))
+	}
+	for _, name := range names {
+		if !there[name] {
+			t.Errorf("THREATS.md names %s, which does not exist", name)
+		}
 	}
 }
