@@ -92,10 +92,10 @@ func Init(ctx context.Context, c InitConfig) (*InitReport, error) {
 		}
 		c.Desk = here
 	}
-	if err := c.checkDir(); err != nil {
+	files, found := c.Desk.Servers(c.Clients)
+	if err := c.checkDir(found); err != nil {
 		return nil, err
 	}
-	files, found := c.Desk.Servers(c.Clients)
 	r := &InitReport{Dir: c.Dir, Clients: files, Servers: []InitServer{}, Agent: InitialAgent}
 	for _, f := range found {
 		r.Servers = append(r.Servers, InitServer{
@@ -125,12 +125,18 @@ const (
 )
 
 // checkDir makes sure that nothing would be replaced.
-func (c InitConfig) checkDir() error {
+func (c InitConfig) checkDir(found []desk.Server) error {
 	if c.Force {
 		return nil
 	}
+	names := []string{initConfig, initCatalog, initLock, initAgents, initPolicies, initTests}
+	for _, s := range found {
+		if s.Token != "" {
+			names = append(names, tokenFile(s.Name))
+		}
+	}
 	var there []string
-	for _, name := range []string{initConfig, initCatalog, initLock, initAgents, initPolicies, initTests} {
+	for _, name := range names {
 		_, err := os.Lstat(filepath.Join(c.Dir, name))
 		if err == nil {
 			there = append(there, name)

@@ -168,9 +168,11 @@ func TestInitialAgentHasTheKey(t *testing.T) {
 }
 
 func TestInitReplacesNothing(t *testing.T) {
-	for _, name := range []string{initConfig, initCatalog, initLock, initAgents, initPolicies, initTests} {
+	for _, name := range []string{initConfig, initCatalog, initLock, initAgents, initPolicies, initTests, tokenFile("wiki")} {
 		t.Run(name, func(t *testing.T) {
-			c := initConfigFor(t, nil)
+			c := initConfigFor(t, map[string]any{
+				"wiki": map[string]any{"url": "http://127.0.0.1:1/mcp", "headers": map[string]string{"Authorization": "Bearer t"}},
+			})
 			file := filepath.Join(c.Dir, name)
 			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 				t.Fatal(err)
