@@ -227,3 +227,19 @@ func TestThreatsNameTests(t *testing.T) {
 		}
 	}
 }
+
+// The public API changes only together with testdata/api.txt, which
+// go doc -all ./authz writes.
+func TestPublicAPI(t *testing.T) {
+	have, err := exec.Command("go", "doc", "-all", "./authz").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile("testdata/api.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(have) != string(want) {
+		t.Error("the API of authz has changed: review the change and run 'go doc -all ./authz > testdata/api.txt'")
+	}
+}
