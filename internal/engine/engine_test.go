@@ -200,3 +200,81 @@ func TestSortedDoesNotShareItsTail(t *testing.T) {
 		t.Error("a caller that appends overwrites the program")
 	}
 }
+
+// Edges that random policies seldom meet, each compared with cedar-go.
+func TestEdges(t *testing.T) {
+	t.Parallel()
+	const least, most = types.Long(math.MinInt64), types.Long(math.MaxInt64)
+	long := func(n types.Long) ast.Node { return ast.Value(n) }
+	nobody := ast.Value(types.EntityUID{})
+	choice := func(n ast.Node) ast.Node { return ast.IfThenElse(ast.Context().Has("x"), nobody, n) }
+	zero := ast.Context().Access("zero")
+	for name, condition := range map[string]ast.Node{
+		"least by -1":                    long(least).Multiply(zero.Subtract(long(1))).Equal(long(least)),
+		"-1 by least":                    zero.Subtract(long(1)).Multiply(long(least)).Equal(long(least)),
+		"least by 1":                     long(least).Multiply(zero.Add(long(1))).Equal(long(least)),
+		"most by 2":                      long(most).Multiply(zero.Add(long(2))).LessThan(long(0)),
+		"right sign, wrong all the same": zero.Add(long(1 << 62)).Multiply(long(5)).Equal(long(1 << 62)),
+		"0 by least":                     zero.Multiply(long(least)).Equal(long(0)),
+		"- least":                        ast.Negate(zero.Add(long(least))).Equal(long(least)),
+		"- most":                         ast.Negate(zero.Add(long(most))).LessThan(long(0)),
+		"least - 1":                      zero.Add(long(least)).Subtract(long(1)).GreaterThan(long(0)),
+		"0 - least":                      zero.Subtract(long(least)).LessThan(long(0)),
+		"most + 1":                       zero.Add(long(most)).Add(long(1)).LessThan(long(0)),
+		"least + least":                  zero.Add(long(least)).Add(long(least)).Equal(long(0)),
+		"attribute of nobody":            choice(nobody).Access("a").Equal(long(1)),
+		"attribute of no entity":         choice(ast.Value(types.NewEntityUID("A", "none"))).Access("a").Equal(long(1)),
+		"nobody has":                     choice(nobody).Has("a"),
+		"nobody is":                      choice(nobody).Is(""),
+		"nobody in nobody":               choice(nobody).In(nobody),
+		"the context as a value":         ast.Context().Equal(ast.Value(types.NewRecord(types.RecordMap{"zero": types.Long(0)}))),
+		"in the empty set":               ast.Principal().In(ast.Set()),
+		"nothing in common":              ast.Set().ContainsAny(ast.Set(zero)),
+		"all of nothing":                 ast.Set(zero).ContainsAll(ast.Set()),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pol := &policy.Policy{ID: "p", Effect: policy.Permit, AST: ast.Permit().When(condition)}
+			p := compile([]*policy.Policy{pol}, nil)
+			if len(p.code.slow) > 0 {
+				t.Fatal("cedar-go would be compared with itself")
+			}
+			req := &Request{Context: types.NewRecord(types.RecordMap{"zero": types.Long(0)}), Entities: types.EntityMap{
+				{}: {Attributes: types.NewRecord(types.RecordMap{"a": types.Long(1)})},
+			}}
+			s := p.begin(req)
+			defer p.end(s)
+			want, message := s.cedar(cedarPolicy(pol.AST))
+			if got := s.run(p.addresses[0]); got != want {
+				t.Errorf("outcome %d, cedar-go's is %d %s", got, want, message)
+			}
+		})
+	}
+}
+
+// Hierarchies too large for a search one by one are walked with a map that
+// must not remember an earlier walk.
+func TestLargeHierarchies(t *testing.T) {
+	t.Parallel()
+	p := mustCompile(t, `@id("a") permit (principal in Group::"top", action, resource) when { context.input.to == "x" };
+@id("b") permit (principal in Group::"top", action, resource in Server::"top");`)
+	req := bankRequest(1)
+	top := types.NewEntityUID("Group", "top")
+	req.Resource = types.NewEntityUID("McpResource", "r")
+	chain := func(from, to types.EntityUID) {
+		for i := range 60 {
+			next := types.NewEntityUID("Group", types.String(strings.Repeat("x", i+1)))
+			e := req.Entities[from]
+			e.Parents = types.NewEntityUIDSet(next)
+			req.Entities[from] = e
+			from = next
+		}
+		req.Entities[from] = types.Entity{Parents: types.NewEntityUIDSet(to, req.Principal)}
+	}
+	chain(req.Principal, top)
+	chain(req.Resource, top) // the same links again
+	req.Entities[top] = types.Entity{Parents: types.NewEntityUIDSet(types.NewEntityUID("Server", "top"))}
+	if a := p.Authorize(req); len(a.Determining) != 1 || a.Determining[0].ID != "b" {
+		t.Errorf("got %+v", a)
+	}
+}
