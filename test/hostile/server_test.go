@@ -128,7 +128,6 @@ var callLies = []lie{
 	{"a very deep result", "tools/call", say(200, jsonType, `{"jsonrpc":"2.0","id":ID,"result":{"content":`+strings.Repeat("[", 1_000_000)+strings.Repeat("]", 1_000_000)+`}}`)},
 	{"a result without an end", "tools/call", babble(jsonType, `{"jsonrpc":"2.0","id":ID,"result":{"content":[{"type":"text","text":"`, "a")},
 	{"an event without an end", "tools/call", babble(eventType, "event: message\ndata: ", "a")},
-	{"a line of the stream without an end", "tools/call", babble(eventType, ": ", "a")},
 	{"a redirection", "tools/call", func(w http.ResponseWriter, _ json.RawMessage, thief string, r *http.Request) {
 		http.Redirect(w, r, thief, http.StatusTemporaryRedirect)
 	}},
@@ -258,10 +257,24 @@ func (f *liarsFront) finish(t *testing.T, l *liar) {
 // A server that hangs costs its caller patience, and nobody else anything.
 func TestHangingServerHoldsUpNobodyElse(t *testing.T) {
 	rig.EndToEnd(t)
+	for _, tt := range []struct {
+		name string
+		hang func(http.ResponseWriter, json.RawMessage, string, *http.Request)
+	}{
+		{"is silent", func(_ http.ResponseWriter, _ json.RawMessage, _ string, r *http.Request) {
+			<-r.Context().Done()
+		}},
+		{"sends comments", babble(eventType, ": ", "still alive ")},
+	} {
+		t.Run(tt.name, func(t *testing.T) { hangUp(t, tt.hang) })
+	}
+}
+
+func hangUp(t *testing.T, how func(http.ResponseWriter, json.RawMessage, string, *http.Request)) {
 	entered, left := make(chan struct{}, 1), make(chan struct{}, 1)
-	hang := []lie{{"hangs", "tools/call", func(_ http.ResponseWriter, _ json.RawMessage, _ string, r *http.Request) {
+	hang := []lie{{"hangs", "tools/call", func(w http.ResponseWriter, id json.RawMessage, thief string, r *http.Request) {
 		entered <- struct{}{}
-		<-r.Context().Done()
+		how(w, id, thief, r)
 		left <- struct{}{}
 	}}}
 	l := newLiar(t, hang)
