@@ -32,7 +32,9 @@ func agents(n int) int { return min(20_000, max(20, 2*n)) }
 const (
 	departments    = 10 // the first groups; teams are in them
 	toolsPerServer = 10
-	requests       = 512
+	// requests are few enough to stay in the processor's cache, as a request
+	// does that has just been made, and enough for the policies not to.
+	requests = 128
 )
 
 // group is the group that a policy is for: a department more often than a team.
