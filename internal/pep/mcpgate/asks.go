@@ -28,8 +28,9 @@ type asked struct {
 }
 
 // add registers a question and returns it with an id of the gate's. The answer
-// goes to reply with the server's id restored.
-func (a *asks) add(w *wire, q *mcp.Message, reply func(*mcp.Message)) (*mcp.Message, func(), error) {
+// goes to reply with the server's id restored. The returned function takes the
+// question back, and reports whether it was still open.
+func (a *asks) add(w *wire, q *mcp.Message, reply func(*mcp.Message)) (*mcp.Message, func() bool, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.waiting) >= maxAsks {
@@ -45,10 +46,12 @@ func (a *asks) add(w *wire, q *mcp.Message, reply func(*mcp.Message)) (*mcp.Mess
 		e.token = string(t)
 	}
 	a.waiting[string(id)] = e
-	forget := func() {
+	forget := func() bool {
 		a.mu.Lock()
 		defer a.mu.Unlock()
+		open := a.waiting[string(id)] != nil
 		delete(a.waiting, string(id))
+		return open
 	}
 	return q.WithID(id), forget, nil
 }
@@ -65,6 +68,22 @@ func (a *asks) answered(m *mcp.Message) bool {
 	}
 	e.reply(m.WithID(e.id))
 	return true
+}
+
+// giveUp answers every question with an error: some servers wait for an answer
+// even when the session has ended.
+func (a *asks) giveUp() {
+	a.mu.Lock()
+	open := a.waiting
+	a.waiting = nil
+	a.mu.Unlock()
+	for _, e := range open {
+		e.reply(unanswered(e.id))
+	}
+}
+
+func unanswered(id json.RawMessage) *mcp.Message {
+	return mcp.NewError(id, mcp.CodeInternalError, "The client has not answered.", nil)
 }
 
 // withdrawn translates a server's cancellation of its own question.

@@ -4,9 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -14,8 +14,8 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
 )
 
-// levels are the log levels, the least severe first.
-var levels = []string{"debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"}
+// farewell is how long the last words to a server may take.
+const farewell = 2 * time.Second
 
 // downward is a modern client's conversation with a legacy server: the gate
 // keeps the session that the client does not have, and turns the questions of
@@ -23,11 +23,11 @@ var levels = []string{"debug", "info", "notice", "warning", "error", "critical",
 // the client's next request takes it up again.
 type downward struct {
 	wire         *wire
-	pool         *pooledLink
 	capabilities json.RawMessage // of the client
 
 	mu        sync.Mutex
-	runs      []*running // the latest last
+	runs      []*running              // the latest last
+	questions map[string]*mcp.Message // that the server waits for, by its id
 	listeners map[*func(*mcp.Message)]subscription
 	level     string
 	uris      map[string]int // subscriptions, counted
@@ -35,7 +35,7 @@ type downward struct {
 
 // bridgeDown begins a conversation with a legacy server.
 func (up *upstream) bridgeDown(ctx context.Context, l *pooledLink) (*downward, error) {
-	d := &downward{pool: l, capabilities: l.capabilities, listeners: map[*func(*mcp.Message)]subscription{}, uris: map[string]int{}}
+	d := &downward{capabilities: l.capabilities, questions: map[string]*mcp.Message{}, listeners: map[*func(*mcp.Message)]subscription{}, uris: map[string]int{}}
 	w, err := up.dial(up.gate.life, mcp.Legacy, func(_ *wire, m *mcp.Message) { d.hear(m) })
 	if err != nil {
 		return nil, err
@@ -83,7 +83,20 @@ func (d *downward) offers(ctx context.Context, uri string) (listed, fits bool) {
 	return d.wire.resources.has(ctx, uri)
 }
 func (d *downward) about() description { return d.wire.desc }
-func (d *downward) close()             { d.wire.close() }
+
+// close leaves no question of the server without an answer: some servers wait
+// for it even when the session has ended.
+func (d *downward) close() {
+	d.mu.Lock()
+	open := slices.Collect(maps.Values(d.questions))
+	d.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), farewell)
+	defer cancel()
+	for _, q := range open {
+		d.answer(ctx, q, declined(q))
+	}
+	d.wire.close()
+}
 
 func (d *downward) busy() bool {
 	d.mu.Lock()
@@ -339,22 +352,34 @@ func (d *downward) runOf(m *mcp.Message) *running {
 
 // decline answers a server's request that the client cannot be asked.
 func (d *downward) decline(m *mcp.Message) {
-	reply := mcp.NewError(m.ID(), mcp.CodeMethodNotFound, "The client cannot be asked for this.", nil)
-	if m.Method() == methodPing {
-		reply = mcp.NewResult(m.ID(), json.RawMessage("{}"))
-	}
-	d.respond(reply)
+	d.respond(m, declined(m))
 }
 
-func (d *downward) respond(m *mcp.Message) {
+func declined(m *mcp.Message) *mcp.Message {
+	if m.Method() == methodPing {
+		return mcp.NewResult(m.ID(), json.RawMessage("{}"))
+	}
+	return mcp.NewError(m.ID(), mcp.CodeMethodNotFound, "The client does not answer this.", nil)
+}
+
+// respond answers a question of the server. It does not wait: it may be called
+// where the server's messages are read.
+func (d *downward) respond(q, m *mcp.Message) {
 	g := d.wire.up.gate
 	g.goDo(func() {
 		ctx, cancel := context.WithTimeout(g.life, g.limits.Connect)
 		defer cancel()
-		if err := d.wire.conn.Send(ctx, m); err != nil {
-			g.log.Warn("answer not sent", "server", d.wire.up.name(), "error", err)
-		}
+		d.answer(ctx, q, m)
 	})
+}
+
+func (d *downward) answer(ctx context.Context, q, m *mcp.Message) {
+	d.mu.Lock()
+	delete(d.questions, string(q.ID()))
+	d.mu.Unlock()
+	if err := d.wire.conn.Send(ctx, m); err != nil {
+		d.wire.up.gate.log.Warn("answer not sent", "server", d.wire.up.name(), "error", err)
+	}
 }
 
 // listen passes on what the legacy server says outside of requests.
@@ -446,168 +471,4 @@ func (d *downward) forListeners(m *mcp.Message) bool {
 		emit(m)
 	}
 	return true
-}
-
-// A running is a call to a legacy server that may take several requests of a
-// modern client.
-type running struct {
-	bridge *downward
-	cancel context.CancelCauseFunc
-	digest string // of the request that began it
-	token  string // progress token, raw
-
-	mu        sync.Mutex
-	by        *call // who follows it now
-	level     string
-	asked     int
-	questions map[string]*mcp.Message // not answered yet, by our key
-	after     []func(*reply, error)
-	changed   chan struct{} // a question has come
-
-	done chan struct{} // closed when rep and err are set
-	rep  *reply
-	err  error
-}
-
-// follow makes a request the one that hears about the call.
-func (r *running) follow(c *call) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.by = c
-	r.level = mcp.GetString(c.msg.Params(), "_meta", mcp.MetaLogLevel)
-}
-
-func (r *running) unfollow(c *call) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.by == c {
-		r.by = nil
-	}
-}
-
-// heard takes what the server says during the call.
-func (r *running) heard(m *mcp.Message) {
-	if m.IsRequest() {
-		r.question(m)
-		return
-	}
-	if r.bridge.forListeners(m) {
-		return
-	}
-	r.mu.Lock()
-	by := r.by
-	silent := m.Method() == noteLog && !loudEnough(r.level, mcp.GetString(m.Params(), "level"))
-	r.mu.Unlock()
-	if by == nil || silent || m.Method() == noteCancelled {
-		return
-	}
-	by.tell(m)
-}
-
-// loudEnough reports whether a log message is one that a request wants. One
-// that has named no level wants none (MCP 2026-07-28, Logging).
-func loudEnough(wanted, level string) bool {
-	w := slices.Index(levels, wanted)
-	return w >= 0 && slices.Index(levels, level) >= w
-}
-
-// question keeps a question of the server for the client.
-func (r *running) question(m *mcp.Message) {
-	if !mayAsk(r.bridge.capabilities, m.Method()) || !canAsk(r.digest) {
-		r.bridge.decline(m)
-		return
-	}
-	r.mu.Lock()
-	r.asked++
-	r.questions["q"+strconv.Itoa(r.asked)] = m
-	r.mu.Unlock()
-	select {
-	case r.changed <- struct{}{}:
-	default:
-	}
-}
-
-// canAsk reports whether a request may be answered with one for input
-// (MCP 2026-07-28, Multi Round-Trip Requests, Supported Requests).
-func canAsk(digest string) bool {
-	for _, m := range []string{methodCall, methodRead, methodPrompt} {
-		if len(digest) > len(m) && digest[:len(m)+1] == m+" " {
-			return true
-		}
-	}
-	return false
-}
-
-// gatherFor is how long the gate waits for further questions after one.
-const gatherFor = 20 * time.Millisecond
-
-// gather waits a moment for the other questions of a server that asks several
-// things at once, so that the client can answer them in one round.
-func (r *running) gather(ctx context.Context) {
-	for {
-		select {
-		case <-r.changed:
-		case <-time.After(gatherFor):
-			return
-		case <-r.done:
-			return
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// open returns the questions that wait for an answer.
-func (r *running) open() map[string]*mcp.Message {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	out := make(map[string]*mcp.Message, len(r.questions))
-	for k, q := range r.questions {
-		out[k] = q
-	}
-	return out
-}
-
-// answer passes the client's answers on. Questions without one are asked again.
-func (r *running) answer(responses map[string]json.RawMessage) {
-	r.mu.Lock()
-	for key, q := range r.questions {
-		if resp, ok := responses[key]; ok {
-			delete(r.questions, key)
-			r.bridge.respond(mcp.NewResult(q.ID(), resp))
-		}
-	}
-	again := len(r.questions) > 0
-	r.mu.Unlock()
-	if again {
-		select {
-		case r.changed <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// whenDone has f called with the call's end.
-func (r *running) whenDone(f func(*reply, error)) {
-	r.mu.Lock()
-	select {
-	case <-r.done:
-		r.mu.Unlock()
-		f(r.rep, r.err)
-		return
-	default:
-	}
-	r.after = append(r.after, f)
-	r.mu.Unlock()
-}
-
-func (r *running) finish(rep *reply, err error) {
-	r.mu.Lock()
-	r.rep, r.err = rep, err
-	close(r.done)
-	after := r.after
-	r.mu.Unlock()
-	for _, f := range after {
-		f(rep, err)
-	}
 }

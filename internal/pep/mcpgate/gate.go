@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -104,13 +105,14 @@ type Gate struct {
 	parked   *parkingLot
 	ears     *ears
 
-	life     context.Context // ends when the gate is cut
-	cut      context.CancelFunc
-	draining chan struct{} // closed when no new work is taken
-	work     sync.WaitGroup
-	mu       sync.Mutex // guards closed against work.Add
-	closed   bool
-	calls    atomic.Int64
+	life   context.Context // ends when the gate is cut
+	cut    context.CancelFunc
+	taking context.Context // ends when no new work is taken
+	drain  context.CancelFunc
+	work   sync.WaitGroup
+	mu     sync.Mutex // guards closed against work.Add
+	closed bool
+	calls  atomic.Int64
 }
 
 // New returns a gate in front of the given servers. It connects to none of
@@ -125,6 +127,7 @@ func New(c Config) (*Gate, error) {
 		return nil, errors.New("mcpgate: a gate needs at least one upstream")
 	}
 	life, cut := context.WithCancel(context.Background())
+	taking, drain := context.WithCancel(life)
 	g := &Gate{
 		guard:     &pep.Guard{Decider: c.Decider, Logger: c.Logger},
 		log:       c.Logger,
@@ -134,18 +137,19 @@ func New(c Config) (*Gate, error) {
 		endpoints: map[string]*endpoint{},
 		life:      life,
 		cut:       cut,
-		draining:  make(chan struct{}),
+		taking:    taking,
+		drain:     drain,
 	}
 	for _, s := range c.Upstreams {
-		if s.Name == "" || g.endpoints[s.Name] != nil {
+		if !validName(s.Name) || g.endpoints[s.Name] != nil {
 			cut()
-			return nil, fmt.Errorf("mcpgate: upstream name %q is empty or used twice", s.Name)
+			return nil, fmt.Errorf("mcpgate: upstream name %q is used twice, or no name: letters, digits, '-' and '_', without '__'", s.Name)
 		}
 		up := newUpstream(g, s)
 		g.upstreams = append(g.upstreams, up)
 		g.endpoints[s.Name] = &endpoint{upstreams: []*upstream{up}}
 	}
-	slices.SortFunc(g.upstreams, func(a, b *upstream) int { return compare(a.name(), b.name()) })
+	slices.SortFunc(g.upstreams, func(a, b *upstream) int { return strings.Compare(a.name(), b.name()) })
 	g.whole = &endpoint{upstreams: g.upstreams, merged: true}
 	g.sessions = newSessions(g)
 	g.pool = newPool(g)
@@ -168,12 +172,9 @@ func (g *Gate) PoliciesChanged() {
 // process of the gate is left.
 func (g *Gate) Close(ctx context.Context) error {
 	g.mu.Lock()
-	first := !g.closed
 	g.closed = true
 	g.mu.Unlock()
-	if first {
-		close(g.draining)
-	}
+	g.drain()
 	err := g.idle(ctx)
 	g.cut()
 	g.sessions.close()
@@ -218,7 +219,7 @@ func (g *Gate) sweep() {
 	defer tick.Stop()
 	for {
 		select {
-		case <-g.draining:
+		case <-g.taking.Done():
 			return
 		case now := <-tick.C:
 			g.sessions.sweep(now)
@@ -230,10 +231,8 @@ func (g *Gate) sweep() {
 
 // admit counts a call in, or reports that there is no room for it.
 func (g *Gate) admit() bool {
-	select {
-	case <-g.draining:
+	if g.taking.Err() != nil {
 		return false
-	default:
 	}
 	if g.calls.Add(1) > int64(g.limits.Calls) {
 		g.calls.Add(-1)
@@ -243,6 +242,17 @@ func (g *Gate) admit() bool {
 }
 
 func (g *Gate) leave() { g.calls.Add(-1) }
+
+// validName reports whether a server's name can stand before the separators of
+// actions, paths and merged names.
+func validName(name string) bool {
+	for _, r := range name {
+		if r != '-' && r != '_' && (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') {
+			return false
+		}
+	}
+	return name != "" && !strings.Contains(name, separator)
+}
 
 // An endpoint is what clients see as one server: one upstream, verbatim, or
 // all of them, merged.
@@ -258,14 +268,4 @@ func fingerprint(parts ...string) string {
 		fmt.Fprintf(h, "%d:%s", len(p), p)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }

@@ -1,6 +1,7 @@
 package mcpgate
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
 	"mime"
@@ -65,10 +66,9 @@ func (g *Gate) post(w http.ResponseWriter, r *http.Request, end *endpoint) {
 		httpError(w, http.StatusNotAcceptable, "Accept must list application/json and text/event-stream.")
 		return
 	}
-	m, f := g.read(w, r)
+	m, id, f := g.read(w, r)
 	if f != nil {
-		a := f.answer(mcp.NewRequest([]byte("null"), "", nil), mcp.Modern, false)
-		writeAnswer(w, a)
+		writeAnswer(w, f.tell(id))
 		return
 	}
 	if modernRequest(r, m) {
@@ -78,21 +78,21 @@ func (g *Gate) post(w http.ResponseWriter, r *http.Request, end *endpoint) {
 	g.postLegacy(w, r, end, m, accept)
 }
 
-// read reads the one message of a request body.
-func (g *Gate) read(w http.ResponseWriter, r *http.Request) (*mcp.Message, *refusal) {
+// read reads the one message of a request body, or as much as its id.
+func (g *Gate) read(w http.ResponseWriter, r *http.Request) (*mcp.Message, json.RawMessage, *refusal) {
 	if mt, params, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || mt != "application/json" || !utf8Charset(params) {
-		return nil, refuse(reasonMediaType, "The body must be application/json.")
+		return nil, nil, refuse(reasonMediaType, "The body must be application/json.")
 	}
 	if enc := r.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
-		return nil, refuse(reasonMediaType, "The body must not be encoded.")
+		return nil, nil, refuse(reasonMediaType, "The body must not be encoded.")
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, g.limits.Body))
 	var tooLong *http.MaxBytesError
 	if errors.As(err, &tooLong) {
-		return nil, refuse(reasonTooLarge, "The body is larger than the gate reads.")
+		return nil, nil, refuse(reasonTooLarge, "The body is larger than the gate reads.")
 	}
 	if err != nil {
-		return nil, refuse(reasonMalformed, "The body could not be read.")
+		return nil, nil, refuse(reasonMalformed, "The body could not be read.")
 	}
 	return parse(body)
 }
@@ -102,21 +102,22 @@ func utf8Charset(params map[string]string) bool {
 	return !ok || strings.EqualFold(cs, "utf-8")
 }
 
-// parse reads one message.
-func parse(b []byte) (*mcp.Message, *refusal) {
+// parse reads one message, or as much as its id.
+func parse(b []byte) (*mcp.Message, json.RawMessage, *refusal) {
 	m, err := mcp.Parse(b)
 	if err == nil {
-		return m, nil
+		return m, nil, nil
 	}
+	var id json.RawMessage
 	f := refuse(reasonMalformed, "The body is not a JSON-RPC message.")
 	var se *mcp.SyntaxError
 	if errors.As(err, &se) {
-		f.message = se.Message
+		f.message, id = se.Message, se.ID
 		if se.Code == mcp.CodeParseError {
 			f.reason = reasonSyntax
 		}
 	}
-	return nil, f
+	return nil, id, f
 }
 
 // modernRequest reports whether a message is of the modern era. A client of

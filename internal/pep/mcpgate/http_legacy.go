@@ -74,7 +74,7 @@ func (g *Gate) beginSession(w http.ResponseWriter, r *http.Request, end *endpoin
 		if a.msg.Error() != nil {
 			return a
 		}
-		s.setVersion(negotiated(a.msg.Result()))
+		s.setVersion(mcp.GetString(a.msg.Result(), "protocolVersion"))
 		if !g.sessions.keep(s) {
 			return refuse(reasonBusy, "The gate has no room for another session; try again later.").answer(m, mcp.Legacy, false)
 		}
@@ -102,7 +102,7 @@ func (g *Gate) tellAnswer(w http.ResponseWriter, r *http.Request, s *session, m 
 		return
 	}
 	work := func() {
-		a := s.serve(ctx, m, nil, func(m *mcp.Message) {
+		a := s.serve(ctx, m, func(m *mcp.Message) {
 			if !st.put(m) {
 				s.aside.put(m)
 			}
@@ -177,13 +177,7 @@ func (g *Gate) get(w http.ResponseWriter, r *http.Request, end *endpoint) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(s.life, cancel)()
-	go func() { // ends with ctx
-		select {
-		case <-g.draining:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
+	defer context.AfterFunc(g.taking, cancel)()
 	st.tell(ctx, w, t)
 }
 

@@ -119,5 +119,5 @@ func (ls *modernLinks) link(ctx context.Context, up *upstream, r *request) (link
 			return l, nil
 		}
 	}
-	return ls.gate.pool.link(ls.client, up, r)
+	return ls.gate.pool.link(ls.client, up, r), nil
 }

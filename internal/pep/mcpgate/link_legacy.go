@@ -49,7 +49,7 @@ func (l *sessionLink) ready() bool {
 // has asked for all servers at once, and not again and again for this one.
 func (l *sessionLink) closed() *refusal {
 	if l.session.greeting() == nil {
-		return refuse(reasonUninitalized, "The session has to be initialized first.")
+		return refuse(reasonUninitialized, "The session has to be initialized first.")
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -98,7 +98,7 @@ func (l *sessionLink) about() description {
 func (l *sessionLink) definition(ctx context.Context, name string) (definition, error) {
 	b := l.backend()
 	if b == nil {
-		return definition{}, refuse(reasonUninitalized, "The session has to be initialized first.")
+		return definition{}, refuse(reasonUninitialized, "The session has to be initialized first.")
 	}
 	return b.definition(ctx, name)
 }
@@ -121,7 +121,7 @@ func (l *sessionLink) call(ctx context.Context, c *call) (*reply, error) {
 	}
 	b := l.backend()
 	if b == nil {
-		return nil, refuse(reasonUninitalized, "The session has to be initialized first.")
+		return nil, refuse(reasonUninitialized, "The session has to be initialized first.")
 	}
 	rep, err := b.call(ctx, c)
 	if errors.Is(err, mcp.ErrSessionLost) || !b.alive() {

@@ -138,7 +138,7 @@ func (g *Gate) listen(ctx context.Context, r *request) answer {
 	if !honored.empty() {
 		select {
 		case <-ctx.Done():
-		case <-g.draining:
+		case <-g.taking.Done():
 		}
 	}
 	for _, release := range releases {
@@ -153,7 +153,7 @@ func (g *Gate) listenTo(ctx context.Context, r *request, up *upstream, want subs
 	t := target{up, r.msg}
 	l, err := r.client.links.link(ctx, up, r)
 	if err != nil {
-		return subscription{}, nil, passed{target: t}.fail(g, t, err).refusal
+		return subscription{}, nil, g.fault(t, err)
 	}
 	if !l.ready() {
 		if f := g.open(ctx, r, t, l); f != nil {
@@ -171,7 +171,7 @@ func (g *Gate) listenTo(ctx context.Context, r *request, up *upstream, want subs
 	got, err := l.listen(ctx, want, emit)
 	if err != nil {
 		settle(release, nil, err)
-		return subscription{}, nil, passed{target: t}.fail(g, t, err).refusal
+		return subscription{}, nil, g.fault(t, err)
 	}
 	if got.lists == nil {
 		got.lists = map[string]bool{}

@@ -28,13 +28,13 @@ func (g *Gate) answerMerged(ctx context.Context, r *request) answer {
 	case methodPing:
 		return answer{msg: mcp.NewResult(r.msg.ID(), json.RawMessage("{}")), status: http.StatusOK}
 	case methodInitialize, methodDiscover:
-		return g.mergeAbout(r, g.passAll(ctx, r, each(r)))
+		return mergeAbout(r, g.passAll(ctx, r, each(r)))
 	case methodTools, methodPrompts, methodResources, methodTemplates:
-		targets, cursor, f := listTargets(r)
+		targets, f := listTargets(r)
 		if f != nil {
 			return f.answer(r.msg, era, false)
 		}
-		return g.mergeLists(r, g.passAll(ctx, r, targets), cursor)
+		return mergeLists(r, g.passAll(ctx, r, targets))
 	case methodSetLevel:
 		return first(r, g.passAll(ctx, r, g.having(ctx, r, "logging")))
 	default:
@@ -42,11 +42,7 @@ func (g *Gate) answerMerged(ctx context.Context, r *request) answer {
 		if f != nil {
 			return f.answer(r.msg, era, false)
 		}
-		p := g.pass(ctx, r, t)
-		if p.reply != nil {
-			p.reply = prefixed(r, p)
-		}
-		return p.answer(r)
+		return g.pass(ctx, r, t).answer(r)
 	}
 }
 
@@ -106,7 +102,7 @@ func succeeded(all []passed) (ok []passed) {
 }
 
 // mergeAbout merges what servers say about themselves.
-func (g *Gate) mergeAbout(r *request, all []passed) answer {
+func mergeAbout(r *request, all []passed) answer {
 	ok := succeeded(all)
 	if len(ok) == 0 {
 		return all[0].answer(r)
@@ -171,24 +167,24 @@ func (c mergedCursor) String() string {
 }
 
 // listTargets are the servers that a page of a merged list comes from.
-func listTargets(r *request) ([]target, mergedCursor, *refusal) {
+func listTargets(r *request) ([]target, *refusal) {
 	params := r.msg.Params()
 	given, ok := mcp.Get(params, "cursor")
 	if !ok {
-		return each(r), nil, nil
+		return each(r), nil
 	}
 	bad := refuse(reasonParams, "The cursor is not one that this list has given.")
 	var text string
 	if json.Unmarshal(given, &text) != nil {
-		return nil, nil, bad
+		return nil, bad
 	}
 	plain, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil {
-		return nil, nil, bad
+		return nil, bad
 	}
 	var c mergedCursor
 	if json.Unmarshal(plain, &c) != nil || len(c) == 0 {
-		return nil, nil, bad
+		return nil, bad
 	}
 	var targets []target
 	for _, up := range r.end.upstreams {
@@ -197,14 +193,14 @@ func listTargets(r *request) ([]target, mergedCursor, *refusal) {
 		}
 	}
 	if len(targets) != len(c) {
-		return nil, nil, bad
+		return nil, bad
 	}
-	return targets, c, nil
+	return targets, nil
 }
 
 // mergeLists puts the pages of several servers into one, in the order of their
 // names.
-func (g *Gate) mergeLists(r *request, all []passed, _ mergedCursor) answer {
+func mergeLists(r *request, all []passed) answer {
 	l := listings[r.msg.Method()]
 	items := []json.RawMessage{}
 	next := mergedCursor{}
@@ -254,10 +250,6 @@ func prefixItem(method, server string, item json.RawMessage) json.RawMessage {
 	}
 	return set(item, raw(server+separator+name), "name")
 }
-
-// prefixed is a server's answer with what the merged endpoint changes in it:
-// nothing, so far as a single answer goes.
-func prefixed(_ *request, p passed) *reply { return p.reply }
 
 // route finds the server that has what a request names, and makes the message
 // that it is to be sent. The decision is about that message.

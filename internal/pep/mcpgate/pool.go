@@ -16,13 +16,13 @@ import (
 type pool struct {
 	gate  *Gate
 	mu    sync.Mutex
-	links map[string]*pooledLink
+	links map[string]*pooled
 	calls map[string]int // in flight, by run
 	done  bool
 }
 
 func newPool(g *Gate) *pool {
-	return &pool{gate: g, links: map[string]*pooledLink{}, calls: map[string]int{}}
+	return &pool{gate: g, links: map[string]*pooled{}, calls: map[string]int{}}
 }
 
 // admit counts a call of a modern client in.
@@ -46,36 +46,49 @@ func (p *pool) admit(c *client) (release func(), f *refusal) {
 // link returns the client's conversation with a server, open or not. A legacy
 // server is told a client's capabilities once, so a client that declares others
 // gets another conversation.
-func (p *pool) link(c *client, up *upstream, r *request) (link, error) {
-	caps, _ := mcp.Get(r.msg.Params(), "_meta", mcp.MetaClientCapabilities)
-	key := fingerprint(c.run, up.name(), string(caps))
+func (p *pool) link(c *client, up *upstream, r *request) *pooledLink {
+	l := &pooledLink{pool: p, up: up}
+	l.capabilities, _ = mcp.Get(r.msg.Params(), "_meta", mcp.MetaClientCapabilities)
+	l.info, _ = mcp.Get(r.msg.Params(), "_meta", mcp.MetaClientInfo)
+	l.key = fingerprint(c.run, up.name(), string(l.capabilities))
+	return l
+}
+
+// find returns an open conversation.
+func (p *pool) find(key string) *pooled {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l := p.links[key]
-	if l == nil {
-		if p.done || len(p.links) >= p.gate.limits.Links {
-			return nil, refuse(reasonBusy, "The gate has no room for another conversation; try again later.")
-		}
-		l = &pooledLink{pool: p, up: up, key: key, run: c.run, capabilities: caps}
-		l.info, _ = mcp.Get(r.msg.Params(), "_meta", mcp.MetaClientInfo)
-		p.links[key] = l
+	return p.links[key]
+}
+
+// claim makes room for a conversation. Only a client that may have one gets
+// this far, so that others cannot use the room up.
+func (p *pool) claim(key string) (*pooled, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e := p.links[key]; e != nil {
+		return e, nil
 	}
-	l.touch()
-	return l, nil
+	if p.done || len(p.links) >= p.gate.limits.Links {
+		return nil, fmt.Errorf("%w: %w", mcp.ErrNotSent, refuse(reasonBusy, "The gate has no room for another conversation; try again later."))
+	}
+	e := &pooled{used: time.Now()}
+	p.links[key] = e
+	return e, nil
 }
 
 func (p *pool) sweep(now time.Time) {
 	p.mu.Lock()
-	var idle []*pooledLink
-	for key, l := range p.links {
-		if l.idle(now) {
+	var idle []*pooled
+	for key, e := range p.links {
+		if e.idle(now, p.gate.limits.Idle) {
 			delete(p.links, key)
-			idle = append(idle, l)
+			idle = append(idle, e)
 		}
 	}
 	p.mu.Unlock()
-	for _, l := range idle {
-		l.close()
+	for _, e := range idle {
+		e.close()
 	}
 }
 
@@ -83,71 +96,106 @@ func (p *pool) close() {
 	p.mu.Lock()
 	p.done = true
 	links := p.links
-	p.links = map[string]*pooledLink{}
+	p.links = map[string]*pooled{}
 	p.mu.Unlock()
 	var wg sync.WaitGroup
-	for _, l := range links {
-		wg.Go(l.close)
+	for _, e := range links {
+		wg.Go(e.close)
 	}
 	wg.Wait()
 }
 
-// A pooledLink is one conversation of a [pool]. Until it is open it is cheap
-// and does not last.
-type pooledLink struct {
-	pool         *pool
-	up           *upstream
-	key, run     string
-	capabilities []byte
-	info         []byte
-
+// A pooled is one conversation of a [pool].
+type pooled struct {
 	opening sync.Mutex // held while opening
+
 	mu      sync.Mutex
-	back    pooledBackend
+	back    pooledBackend // nil until it is open, and when it has failed
 	used    time.Time
 	holders int
+	closed  bool
 }
 
-// A pooledBackend is what is behind a [pooledLink]: a modern process, or a
-// bridge to a legacy server.
+// A pooledBackend is what a conversation of a [pool] consists of: a modern
+// process, or a bridge to a legacy server.
 type pooledBackend interface {
 	link
 	busy() bool
 	close()
 }
 
-// unopenedFor is how long a conversation that was never opened is kept.
-const unopenedFor = 10 * time.Second
-
-func (l *pooledLink) touch() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.used = time.Now()
+// backend returns the conversation if it is open.
+func (e *pooled) backend() pooledBackend {
+	if e == nil {
+		return nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.back == nil || !e.back.ready() {
+		return nil
+	}
+	return e.back
 }
 
-func (l *pooledLink) idle(now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	limit := l.pool.gate.limits.Idle
-	if l.back == nil {
-		limit = min(limit, unopenedFor)
+// keep puts a conversation in the place of one that has failed.
+func (e *pooled) keep(b pooledBackend) {
+	e.mu.Lock()
+	old, closed := e.back, e.closed
+	e.back = b
+	if closed {
+		e.back, old = nil, b
 	}
-	if l.holders > 0 || l.back != nil && l.back.busy() {
+	e.mu.Unlock()
+	if old != nil {
+		old.close()
+	}
+}
+
+// idle reports whether nobody has used the conversation for too long. One that
+// could not be opened is not worth keeping.
+func (e *pooled) idle(now time.Time, limit time.Duration) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.holders > 0 {
 		return false
 	}
-	return now.Sub(l.used) > limit
+	return e.back == nil || !e.back.busy() && now.Sub(e.used) > limit
 }
 
-func (l *pooledLink) backend() pooledBackend {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.back
+func (e *pooled) hold() (release func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.holders++
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.holders--
+		e.used = time.Now()
+	}
 }
 
-func (l *pooledLink) ready() bool {
-	b := l.backend()
-	return b != nil && b.ready()
+func (e *pooled) close() {
+	e.mu.Lock()
+	b := e.back
+	e.back, e.closed = nil, true
+	e.mu.Unlock()
+	if b != nil {
+		b.close()
+	}
 }
+
+// A pooledLink is one request's way to a conversation of a [pool].
+type pooledLink struct {
+	pool         *pool
+	up           *upstream
+	key          string
+	capabilities []byte
+	info         []byte
+}
+
+func (l *pooledLink) backend() pooledBackend { return l.pool.find(l.key).backend() }
+
+func (l *pooledLink) ready() bool { return l.backend() != nil }
 
 // closed never minds: each attempt of a modern client is a request of its own,
 // and goes on the record as one.
@@ -155,25 +203,25 @@ func (l *pooledLink) closed() *refusal    { return nil }
 func (l *pooledLink) stayClosed(*refusal) {}
 
 // open connects to the server in the era that it speaks.
-func (l *pooledLink) open(ctx context.Context, r *request) error {
-	l.opening.Lock()
-	defer l.opening.Unlock()
-	if l.ready() {
+func (l *pooledLink) open(ctx context.Context, _ *request) error {
+	e, err := l.pool.claim(l.key)
+	if err != nil {
+		return err
+	}
+	defer e.hold()()
+	e.opening.Lock()
+	defer e.opening.Unlock()
+	if e.backend() != nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.pool.gate.limits.Connect)
 	defer cancel()
 	b, err := l.connect(ctx)
 	if err != nil {
+		l.up.forget()
 		return fmt.Errorf("%w: %w", mcp.ErrNotSent, err)
 	}
-	l.mu.Lock()
-	old := l.back
-	l.back = b
-	l.mu.Unlock()
-	if old != nil {
-		old.close()
-	}
+	e.keep(b)
 	return nil
 }
 
@@ -214,56 +262,33 @@ func (l *pooledLink) offers(ctx context.Context, uri string) (listed, fits bool)
 }
 
 func (l *pooledLink) definition(ctx context.Context, name string) (definition, error) {
-	b := l.backend()
-	if b == nil {
-		return definition{}, mcp.ErrNotSent
+	if b := l.backend(); b != nil {
+		return b.definition(ctx, name)
 	}
-	return b.definition(ctx, name)
+	return definition{}, mcp.ErrNotSent
 }
 
 func (l *pooledLink) call(ctx context.Context, c *call) (*reply, error) {
-	defer l.hold()()
 	if !l.ready() && opens(c.msg) {
 		if err := l.open(ctx, c.request); err != nil {
 			return nil, err
 		}
 	}
-	b := l.backend()
+	e := l.pool.find(l.key)
+	b := e.backend()
 	if b == nil {
 		return nil, mcp.ErrNotSent
 	}
+	defer e.hold()()
 	return b.call(ctx, c)
 }
 
 func (l *pooledLink) listen(ctx context.Context, want subscription, emit func(*mcp.Message)) (subscription, error) {
-	b := l.backend()
+	e := l.pool.find(l.key)
+	b := e.backend()
 	if b == nil {
 		return subscription{}, mcp.ErrNotSent
 	}
-	release := l.hold()
-	context.AfterFunc(ctx, release)
+	context.AfterFunc(ctx, e.hold())
 	return b.listen(ctx, want, emit)
-}
-
-func (l *pooledLink) hold() (release func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.holders++
-	l.used = time.Now()
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.holders--
-		l.used = time.Now()
-	}
-}
-
-func (l *pooledLink) close() {
-	l.mu.Lock()
-	b := l.back
-	l.back = nil
-	l.mu.Unlock()
-	if b != nil {
-		b.close()
-	}
 }

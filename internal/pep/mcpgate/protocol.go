@@ -115,6 +115,9 @@ func listKindOf(note string) (listKind, bool) {
 // nothing that could have been pinned, and would only fill the record.
 const maxName = 4096
 
+// maxURI bounds a resource's URI, which may carry a query.
+const maxURI = 32 << 10
+
 // check refuses a request that cannot be judged: parts that are missing or of
 // the wrong type, or a method of the other era. (That no member could be taken
 // for another one is the parser's care.)
@@ -138,7 +141,11 @@ func check(m *mcp.Message, era mcp.Era) *refusal {
 		return refuse(reasonParams, "The params must be an object.")
 	}
 	if known.named != "" {
-		if v, ok := getString(params, known.named); !ok || v == "" || len(v) > maxName {
+		most := maxName
+		if known.named == "uri" {
+			most = maxURI
+		}
+		if v, ok := getString(params, known.named); !ok || v == "" || len(v) > most {
 			return refuse(reasonParams, "The params must name a target in "+quote(known.named)+".")
 		}
 	}

@@ -11,19 +11,19 @@ import (
 
 // Reasons of the gate itself, beside those of package authz.
 const (
-	reasonMalformed    = "malformed"           // not a message of the protocol
-	reasonSyntax       = "syntax"              // not JSON
-	reasonMediaType    = "media_type"          // not application/json
-	reasonTooLarge     = "too_large"           // more than the gate reads
-	reasonParams       = "params_invalid"      // the params cannot be judged
-	reasonVersion      = "version_unsupported" // a version that the gate does not speak
-	reasonBusy         = "busy"                // no room for another call
-	reasonDuplicate    = "duplicate_id"        // the id is in flight
-	reasonState        = "state_invalid"       // a requestState that is not the gate's own, or not for this
-	reasonNotFound     = "not_found"           // nothing of that name behind the gate
-	reasonUninitalized = "not_initialized"     // the session has not been initialized
-	reasonCancelled    = "cancelled"           // the client took the request back
-	reasonUpstreamLost = "upstream_lost"       // the server's answer was lost
+	reasonMalformed     = "malformed"           // not a message of the protocol
+	reasonSyntax        = "syntax"              // not JSON
+	reasonMediaType     = "media_type"          // not application/json
+	reasonTooLarge      = "too_large"           // more than the gate reads
+	reasonParams        = "params_invalid"      // the params cannot be judged
+	reasonVersion       = "version_unsupported" // a version that the gate does not speak
+	reasonBusy          = "busy"                // no room for another call
+	reasonDuplicate     = "duplicate_id"        // the id is in flight
+	reasonState         = "state_invalid"       // a requestState that is not the gate's own, or not for this
+	reasonNotFound      = "not_found"           // nothing of that name behind the gate
+	reasonUninitialized = "not_initialized"     // the session has not been initialized
+	reasonCancelled     = "cancelled"           // the client took the request back
+	reasonUpstreamLost  = "upstream_lost"       // the server's answer was lost
 )
 
 // metaDenial is the member of a tool result's _meta that says why a call was
@@ -80,7 +80,7 @@ var mappings = map[string]mapping{
 	reasonTooLarge:             {code: mcp.CodeInvalidRequest, status: http.StatusRequestEntityTooLarge},
 	reasonMalformed:            {code: mcp.CodeInvalidRequest, status: http.StatusBadRequest},
 	reasonDuplicate:            {code: mcp.CodeInvalidRequest, status: http.StatusBadRequest},
-	reasonUninitalized:         {code: mcp.CodeInvalidRequest, status: http.StatusBadRequest},
+	reasonUninitialized:        {code: mcp.CodeInvalidRequest, status: http.StatusBadRequest},
 	reasonParams:               {code: mcp.CodeInvalidParams, status: http.StatusBadRequest},
 	reasonState:                {code: mcp.CodeInvalidParams, status: http.StatusBadRequest},
 	reasonNotFound:             {code: mcp.CodeInvalidParams, status: http.StatusBadRequest},
@@ -98,6 +98,15 @@ type answer struct {
 	challenge bool
 	// events says that the server itself has answered with a stream.
 	events bool
+}
+
+// tell tells a refusal of what is no message, to a client of either era.
+func (r *refusal) tell(id json.RawMessage) answer {
+	if id == nil {
+		id = json.RawMessage("null")
+	}
+	m := mappings[r.reason]
+	return answer{msg: mcp.NewError(id, m.code, r.message, map[string]any{"code": r.reason}), status: m.status}
 }
 
 // answer tells a refusal in the words of the protocol.

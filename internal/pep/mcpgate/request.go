@@ -43,7 +43,7 @@ type request struct {
 	tell func(*mcp.Message)
 	// ask passes on a question of the server to a legacy client. The answer
 	// goes to reply, on another goroutine. forget takes the question back.
-	ask func(q *mcp.Message, reply func(*mcp.Message)) (forget func(), err error)
+	ask func(q *mcp.Message, reply func(*mcp.Message)) (forget func() bool, err error)
 	// relay passes on what a legacy server says during the request to a legacy
 	// client, questions included.
 	relay func(*wire, *mcp.Message)
@@ -120,7 +120,8 @@ func (g *Gate) pass(ctx context.Context, r *request, t target) passed {
 	// Is there a conversation, and may there be one?
 	l, err := r.client.links.link(ctx, t.up, r)
 	if err != nil {
-		return p.fail(g, t, err)
+		p.refusal = g.fault(t, err)
+		return p
 	}
 	if methods[t.msg.Method()].free {
 		return g.send(ctx, r, l, p, nil, definition{})
@@ -135,7 +136,8 @@ func (g *Gate) pass(ctx context.Context, r *request, t target) passed {
 	q := question(r.client, t)
 	if t.msg.Method() == methodCall {
 		if def, err = l.definition(ctx, mcp.GetString(t.msg.Params(), "name")); err != nil {
-			return p.fail(g, t, err)
+			p.refusal = g.fault(t, err)
+			return p
 		}
 		q.Definition = def.digest
 		p.structured = !def.output
@@ -167,18 +169,21 @@ func (g *Gate) send(ctx context.Context, r *request, l link, p passed, release *
 		settle(release, rep, err)
 	}
 	if err != nil {
-		return p.fail(g, p.target, err)
+		p.refusal = g.fault(p.target, err)
+		return p
 	}
 	p.reply, p.refusal = g.show(ctx, r, p.target, rep)
 	return p
 }
 
-func (p passed) fail(g *Gate, t target, err error) passed {
-	p.refusal = upstreamFault(t.up.name(), err)
-	if p.refusal.reason == authz.ReasonUpstreamDown || p.refusal.reason == reasonUpstreamLost {
-		g.log.Warn("upstream failed", "server", t.up.name(), "method", t.msg.Method(), "error", err)
+// fault is what the client learns of a server that failed. The operator learns
+// all of it.
+func (g *Gate) fault(t target, err error) *refusal {
+	f := upstreamFault(t.up.name(), err)
+	if f.reason == authz.ReasonUpstreamDown || f.reason == reasonUpstreamLost {
+		g.log.Warn("upstream failed", "server", t.up.name(), "method", quote(t.msg.Method()), "error", err)
 	}
-	return p
+	return f
 }
 
 // open begins a conversation that the client has not asked for with a message

@@ -3,7 +3,6 @@ package mcpgate
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"slices"
 	"sync"
 	"time"
@@ -12,15 +11,18 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
 )
 
-// keptStreams is how many streams of a session can be resumed after they have
-// ended.
-const keptStreams = 16
+// Bounds of the streams of a session that can be resumed after they have ended.
+const (
+	keptStreams = 16
+	keptBytes   = 8 << 20
+)
 
 // sessions are the legacy sessions over HTTP.
 type sessions struct {
 	gate *Gate
 	mu   sync.Mutex
 	byID map[string]*session
+	done bool
 }
 
 func newSessions(g *Gate) *sessions { return &sessions{gate: g, byID: map[string]*session{}} }
@@ -46,7 +48,7 @@ type session struct {
 	links    map[string]*sessionLink
 	calls    map[string]*callInFlight // by the client's id, raw
 	streams  map[string]*stream
-	ended    []string // streams that have ended, the oldest first
+	ended    []*stream // streams that have ended, the oldest first
 	used     time.Time
 	holders  int // requests being served
 	closed   bool
@@ -60,7 +62,6 @@ type callInFlight struct {
 	cancel context.CancelCauseFunc
 	token  string // progress token, raw
 	tell   func(*mcp.Message)
-	up     *upstream // nil: several
 }
 
 // newSession begins a session. It is not known to anybody before it is kept.
@@ -89,7 +90,7 @@ func owner(c authz.Credential) string { return fingerprint(string(c.Kind), c.Val
 func (ss *sessions) keep(s *session) bool {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	if len(ss.byID) >= ss.gate.limits.Sessions {
+	if ss.done || len(ss.byID) >= ss.gate.limits.Sessions {
 		return false
 	}
 	ss.byID[s.id] = s
@@ -124,6 +125,9 @@ func (ss *sessions) sweep(now time.Time) {
 }
 
 func (ss *sessions) close() {
+	ss.mu.Lock()
+	ss.done = true
+	ss.mu.Unlock()
 	for _, s := range ss.all() {
 		ss.end(s)
 	}
@@ -176,6 +180,7 @@ func (s *session) close() {
 	}
 	s.stop(errGateCut)
 	s.work.Wait()
+	s.asks.giveUp()
 	var wg sync.WaitGroup
 	for _, l := range s.links {
 		wg.Go(l.close)
@@ -318,7 +323,11 @@ func (s *session) hear(w *wire, m *mcp.Message) {
 func (s *session) relay(w *wire, m *mcp.Message, say func(*mcp.Message)) func() {
 	switch {
 	case m.IsRequest():
-		q, forget, err := s.asks.add(w, m, func(a *mcp.Message) { s.sendTo(s.life, w, a) })
+		q, forget, err := s.asks.add(w, m, func(a *mcp.Message) {
+			ctx, cancel := context.WithTimeout(context.Background(), farewell)
+			defer cancel()
+			s.sendTo(ctx, w, a)
+		})
 		if err != nil {
 			// This runs where the server's messages are read, and must not wait.
 			s.gate.goDo(func() {
@@ -327,7 +336,11 @@ func (s *session) relay(w *wire, m *mcp.Message, say func(*mcp.Message)) func() 
 			return nil
 		}
 		say(q)
-		return forget
+		return func() {
+			if forget() {
+				s.gate.goDo(func() { s.sendTo(s.life, w, unanswered(m.ID())) })
+			}
+		}
 	case m.Method() == noteCancelled:
 		if note, ok := s.asks.withdrawn(w, m); ok {
 			say(note)
@@ -388,9 +401,14 @@ func (s *session) newStream() *stream {
 func (s *session) finished(st *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ended = append(s.ended, st.id)
-	if len(s.ended) > keptStreams {
-		delete(s.streams, s.ended[0])
+	s.ended = append(s.ended, st)
+	bytes := 0
+	for _, e := range s.ended {
+		bytes += e.bytes()
+	}
+	for len(s.ended) > keptStreams || bytes > keptBytes {
+		bytes -= s.ended[0].bytes()
+		delete(s.streams, s.ended[0].id)
 		s.ended = s.ended[1:]
 	}
 }
@@ -426,11 +444,11 @@ func (s *session) getVersion() string {
 }
 
 // serve answers one request of the client.
-func (s *session) serve(ctx context.Context, m *mcp.Message, h map[string][]string, tell func(*mcp.Message)) answer {
+func (s *session) serve(ctx context.Context, m *mcp.Message, tell func(*mcp.Message)) answer {
 	var mu sync.Mutex
 	var forgets []func()
-	r := &request{client: s.as, end: s.end, msg: m, header: h, tell: tell}
-	r.ask = func(q *mcp.Message, reply func(*mcp.Message)) (func(), error) {
+	r := &request{client: s.as, end: s.end, msg: m, tell: tell}
+	r.ask = func(q *mcp.Message, reply func(*mcp.Message)) (func() bool, error) {
 		out, forget, err := s.asks.add(nil, q, reply)
 		if err != nil {
 			return nil, err
@@ -449,10 +467,7 @@ func (s *session) serve(ctx context.Context, m *mcp.Message, h map[string][]stri
 	mu.Lock()
 	defer mu.Unlock()
 	for _, forget := range forgets {
-		forget() // nobody waits for these answers any more
+		forget() // nobody is going to answer these any more
 	}
 	return a
 }
-
-// negotiated returns the version in an initialize result.
-func negotiated(result json.RawMessage) string { return mcp.GetString(result, "protocolVersion") }

@@ -42,7 +42,7 @@ func (g *Gate) ServeStdio(ctx context.Context, in io.Reader, out io.Writer, agen
 			c.take(l.msg)
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-g.draining:
+		case <-g.taking.Done():
 			c.session.work.Wait()
 			return nil
 		}
@@ -113,7 +113,7 @@ func (c *stdioClient) take(m *mcp.Message) {
 		if isModern {
 			a = c.modern(ctx, m)
 		} else {
-			a = s.serve(ctx, m, nil, c.write)
+			a = s.serve(ctx, m, c.write)
 		}
 		done(func() { c.write(a.msg) })
 	})

@@ -119,6 +119,13 @@ func (s *stream) end(a answer) {
 	s.signal()
 }
 
+// bytes is how much the stream holds.
+func (s *stream) bytes() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.size
+}
+
 // onward, as the event to read after, means the last one that was read.
 const onward = -1
 
@@ -271,6 +278,9 @@ func (s *stream) tellEvents(ctx context.Context, w http.ResponseWriter, t tellin
 	h.Set("X-Accel-Buffering", "no")
 	w.WriteHeader(http.StatusOK)
 	rc := http.NewResponseController(w)
+	// A writer that knows no deadlines has none to be held to.
+	_ = rc.SetWriteDeadline(time.Now().Add(slowReader))
+	defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
 	var err error
 	if t.prime {
 		err = mcp.WriteEvent(w, s.eventID(t.after), nil)
@@ -289,6 +299,7 @@ func (s *stream) tellEvents(ctx context.Context, w http.ResponseWriter, t tellin
 			return
 		}
 		m, n, err = s.next(ctx, reader, keepAlive)
+		_ = rc.SetWriteDeadline(time.Now().Add(slowReader))
 		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 			_, err = io.WriteString(w, ": \n\n")
 		}
