@@ -224,6 +224,8 @@ func (d *downward) setLevel(ctx context.Context, level string) {
 	if same {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, d.wire.up.gate.limits.Connect)
+	defer cancel()
 	_, err := d.wire.own(ctx, mcp.NewRequest(json.RawMessage("0"), methodSetLevel, raw(map[string]string{"level": level})))
 	if err != nil {
 		d.wire.up.gate.log.Debug("log level not set", "server", d.wire.up.name(), "error", err)

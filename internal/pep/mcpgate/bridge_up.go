@@ -211,7 +211,7 @@ func (u *upward) once(ctx context.Context, c *call, m *mcp.Message) (*reply, err
 	if m.Method() == methodCall {
 		var err error
 		if h, err = mcp.ParamHeaders(m, c.schema); err != nil {
-			return nil, refuse(reasonParams, "The arguments cannot be sent: "+err.Error()+".")
+			return nil, fmt.Errorf("%w: %w", mcp.ErrNotSent, refuse(reasonParams, "The arguments cannot be sent: "+err.Error()+"."))
 		}
 	}
 	defer u.link.watch(m.Params(), c.tell)()

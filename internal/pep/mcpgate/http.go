@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
@@ -86,13 +87,17 @@ func (g *Gate) read(w http.ResponseWriter, r *http.Request) (*mcp.Message, json.
 	if enc := r.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
 		return nil, nil, refuse(reasonMediaType, "The body must not be encoded.")
 	}
+	rc := http.NewResponseController(w)
+	// A writer that knows no deadlines has none to be held to.
+	_ = rc.SetReadDeadline(time.Now().Add(slowReader))
+	defer func() { _ = rc.SetReadDeadline(time.Time{}) }()
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, g.limits.Body))
 	var tooLong *http.MaxBytesError
 	if errors.As(err, &tooLong) {
 		return nil, nil, refuse(reasonTooLarge, "The body is larger than the gate reads.")
 	}
 	if err != nil {
-		return nil, nil, refuse(reasonMalformed, "The body could not be read.")
+		return nil, nil, refuse(reasonMalformed, "The body could not be read in time.")
 	}
 	return parse(body)
 }

@@ -90,7 +90,7 @@ func (g *Gate) beginSession(w http.ResponseWriter, r *http.Request, end *endpoin
 // connection, which a legacy client may lose and take up again.
 func (g *Gate) tellAnswer(w http.ResponseWriter, r *http.Request, s *session, m *mcp.Message, accept acceptance, finish func(answer) answer) {
 	st := s.newStream()
-	ctx, done, f := s.begin(m, func(m *mcp.Message) {
+	c, f := s.begin(m, func(m *mcp.Message) {
 		if !st.put(m) {
 			s.aside.put(m)
 		}
@@ -102,15 +102,11 @@ func (g *Gate) tellAnswer(w http.ResponseWriter, r *http.Request, s *session, m 
 		return
 	}
 	work := func() {
-		a := s.serve(ctx, m, func(m *mcp.Message) {
-			if !st.put(m) {
-				s.aside.put(m)
-			}
-		})
+		a := c.serve()
 		if finish != nil {
 			a = finish(a)
 		}
-		done(func() {
+		c.end(func() {
 			st.end(a)
 			s.finished(st)
 		})
@@ -124,7 +120,7 @@ func (g *Gate) tellAnswer(w http.ResponseWriter, r *http.Request, s *session, m 
 		return
 	}
 	if !g.goDo(work) {
-		done(func() {})
+		c.end(func() {})
 		httpError(w, http.StatusServiceUnavailable, "The gate is being stopped.")
 		return
 	}

@@ -150,7 +150,7 @@ func (w *wire) definition(ctx context.Context, name string) (definition, error) 
 
 // own makes a request of the gate's own.
 func (w *wire) own(ctx context.Context, m *mcp.Message) (*reply, error) {
-	return w.call(ctx, m, nil, func(*mcp.Message) {})
+	return w.roundTrip(ctx, m, nil, func(*mcp.Message) {})
 }
 
 // ownParams are the params of the gate's own requests.
@@ -179,8 +179,17 @@ func ownMeta(info, capabilities json.RawMessage) json.RawMessage {
 // gateInfo names the gate where the protocol asks for an implementation.
 var gateInfo = json.RawMessage(`{"name":"bailiwick","version":"1"}`)
 
-// call sends a request and waits for its answer.
+// call sends a request of a client and waits for its answer.
 func (w *wire) call(ctx context.Context, m *mcp.Message, h http.Header, on func(*mcp.Message)) (*reply, error) {
+	rep, err := w.roundTrip(ctx, m, h, on)
+	if err == nil && m.Method() == methodTools {
+		tools, _ := listPage(rep.msg.Result(), "tools")
+		w.defs.learn(tools)
+	}
+	return rep, err
+}
+
+func (w *wire) roundTrip(ctx context.Context, m *mcp.Message, h http.Header, on func(*mcp.Message)) (*reply, error) {
 	rep, err := w.conn.Call(ctx, m, mcp.CallOptions{Header: h, On: func(m *mcp.Message) {
 		w.notice(m)
 		on(m)

@@ -16,11 +16,12 @@ type sessionLink struct {
 	session *session
 	up      *upstream
 
-	opening sync.Mutex // held during initialize
-	mu      sync.Mutex
-	back    backend
-	why     *refusal // why it is not opened before until
-	until   time.Time
+	opening  sync.Mutex // held during initialize
+	mu       sync.Mutex
+	back     backend
+	why      *refusal // why it is not opened before until
+	until    time.Time
+	failures int // to open it, in a row
 }
 
 // A backend is the conversation behind a [sessionLink].
@@ -62,16 +63,21 @@ func (l *sessionLink) closed() *refusal {
 	return nil
 }
 
-// reopenPause is how long a server that could not be reached is left alone.
-const reopenPause = 5 * time.Second
+// How long a server that could not be reached is left alone: longer each time,
+// because each attempt may hold up the client.
+const (
+	reopenPause    = 5 * time.Second
+	reopenPauseMax = 5 * time.Minute
+)
 
 func (l *sessionLink) stayClosed(f *refusal) {
-	pause := reopenPause
-	if f != nil {
-		pause = l.up.gate.limits.Refresh
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	pause := l.up.gate.limits.Refresh
+	if f == nil {
+		pause = min(reopenPause<<min(l.failures, 8), reopenPauseMax)
+		l.failures++
+	}
 	l.why, l.until = f, time.Now().Add(pause)
 }
 
@@ -121,7 +127,7 @@ func (l *sessionLink) call(ctx context.Context, c *call) (*reply, error) {
 	}
 	b := l.backend()
 	if b == nil {
-		return nil, refuse(reasonUninitialized, "The session has to be initialized first.")
+		return nil, fmt.Errorf("%w: %w", mcp.ErrNotSent, refuse(reasonUninitialized, "The session has to be initialized first."))
 	}
 	rep, err := b.call(ctx, c)
 	if errors.Is(err, mcp.ErrSessionLost) || !b.alive() {
@@ -136,7 +142,7 @@ func (l *sessionLink) initialize(ctx context.Context, c *call) (*reply, error) {
 	l.opening.Lock()
 	defer l.opening.Unlock()
 	if l.ready() {
-		return nil, refuse(reasonMalformed, "The session has been initialized already.")
+		return nil, fmt.Errorf("%w: %w", mcp.ErrNotSent, refuse(reasonMalformed, "The session has been initialized already."))
 	}
 	l.session.mu.Lock()
 	l.session.hello = c.msg
@@ -198,11 +204,12 @@ func (l *sessionLink) send(ctx context.Context, m *mcp.Message) error {
 
 func (l *sessionLink) keep(b backend) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.back != nil {
-		l.back.close()
+	old := l.back
+	l.back, l.failures = b, 0
+	l.mu.Unlock()
+	if old != nil {
+		old.close()
 	}
-	l.back = b
 }
 
 func (l *sessionLink) close() {

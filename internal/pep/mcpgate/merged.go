@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
@@ -67,8 +68,13 @@ func (g *Gate) having(ctx context.Context, r *request, capability string) []targ
 	return targets
 }
 
+// mergedPatience is how long a server may hold up what all of them are asked.
+const mergedPatience = 10 * time.Second
+
 // passAll passes requests to several servers at once. The order stays.
 func (g *Gate) passAll(ctx context.Context, r *request, targets []target) []passed {
+	ctx, cancel := context.WithTimeout(ctx, min(mergedPatience, g.limits.Connect))
+	defer cancel()
 	out := make([]passed, len(targets))
 	var wg sync.WaitGroup
 	for i, t := range targets {
@@ -300,6 +306,8 @@ func (e *endpoint) byPrefix(name string) (*upstream, string) {
 func (g *Gate) routeURI(ctx context.Context, r *request, uri string) (target, *refusal) {
 	type finding struct{ listed, fits bool }
 	found := make([]finding, len(r.end.upstreams))
+	ctx, cancel := context.WithTimeout(ctx, min(mergedPatience, g.limits.Connect))
+	defer cancel()
 	var wg sync.WaitGroup
 	for i, up := range r.end.upstreams {
 		wg.Go(func() {

@@ -88,7 +88,7 @@ func (p *pool) sweep(now time.Time) {
 	}
 	p.mu.Unlock()
 	for _, e := range idle {
-		e.close()
+		p.gate.goDo(e.close)
 	}
 }
 

@@ -94,9 +94,10 @@ func (p passed) answer(r *request) answer {
 }
 
 // errorStatus is the HTTP status of a server's error in the modern era: the
-// server's own, or what MCP 2026-07-28 demands for the code.
+// server's own if it is about the request, or what MCP 2026-07-28 demands for
+// the code. Others, a 401 say, are between the server and the gate.
 func errorStatus(r *reply) int {
-	if r.status >= 400 {
+	if r.status == http.StatusBadRequest || r.status == http.StatusNotFound {
 		return r.status
 	}
 	var e struct{ Code int }
@@ -251,6 +252,10 @@ func lostBecause(err error) string {
 		return "cancelled by the client"
 	case errors.Is(err, context.DeadlineExceeded):
 		return "no answer in time"
+	case errors.Is(err, errSessionEnded):
+		return "the session has ended"
+	case errors.Is(err, errUnanswered):
+		return "the client did not answer the server's question"
 	case errors.Is(err, errGateCut):
 		return "the gate was stopped"
 	default:
@@ -260,9 +265,10 @@ func lostBecause(err error) string {
 
 // Causes of a call's end.
 var (
-	errCancelled  = errors.New("cancelled by the client")
-	errGateCut    = errors.New("the gate was stopped")
-	errUnanswered = errors.New("the client did not answer the server's question")
+	errCancelled    = errors.New("cancelled by the client")
+	errGateCut      = errors.New("the gate was stopped")
+	errSessionEnded = errors.New("the session has ended")
+	errUnanswered   = errors.New("the client did not answer the server's question")
 )
 
 // question turns a request into what is asked of the decider.

@@ -33,7 +33,7 @@ type session struct {
 	gate  *Gate
 	end   *endpoint
 	owner string // fingerprint of the credential that began it
-	id    string // the secret that the client shows; empty on stdio
+	id    string // the secret that the client shows over HTTP
 	as    *client
 
 	life context.Context
@@ -46,7 +46,7 @@ type session struct {
 
 	mu       sync.Mutex
 	links    map[string]*sessionLink
-	calls    map[string]*callInFlight // by the client's id, raw
+	calls    map[string]*inFlight // by the client's id, raw
 	streams  map[string]*stream
 	ended    []*stream // streams that have ended, the oldest first
 	used     time.Time
@@ -57,11 +57,15 @@ type session struct {
 	unlisten func()
 }
 
-// A callInFlight is a request of a legacy client that is being answered.
-type callInFlight struct {
-	cancel context.CancelCauseFunc
-	token  string // progress token, raw
-	tell   func(*mcp.Message)
+// An inFlight is a request of a session's client that is being answered.
+type inFlight struct {
+	session *session
+	msg     *mcp.Message
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	token   string // progress token, raw
+	tell    func(*mcp.Message)
+	forget  []func() // questions that go with it; guarded by the session's lock
 }
 
 // newSession begins a session. It is not known to anybody before it is kept.
@@ -72,7 +76,7 @@ func newSession(g *Gate, end *endpoint, credential authz.Credential, gate string
 		gate: g, end: end, owner: owner(credential), id: id,
 		life: life, stop: stop,
 		aside: newStream("0"),
-		links: map[string]*sessionLink{}, calls: map[string]*callInFlight{}, streams: map[string]*stream{},
+		links: map[string]*sessionLink{}, calls: map[string]*inFlight{}, streams: map[string]*stream{},
 		used: time.Now(),
 	}
 	// The record names the run without giving its reader the session.
@@ -109,11 +113,14 @@ func (ss *sessions) find(id string, c authz.Credential) *session {
 	return s
 }
 
+// end forgets a session and ends it, which may take a server's time.
 func (ss *sessions) end(s *session) {
 	ss.mu.Lock()
 	delete(ss.byID, s.id)
 	ss.mu.Unlock()
-	s.close()
+	if !ss.gate.goDo(s.close) {
+		s.close()
+	}
 }
 
 func (ss *sessions) sweep(now time.Time) {
@@ -178,7 +185,7 @@ func (s *session) close() {
 	if unlisten != nil {
 		unlisten()
 	}
-	s.stop(errGateCut)
+	s.stop(errSessionEnded)
 	s.work.Wait()
 	s.asks.giveUp()
 	var wg sync.WaitGroup
@@ -209,38 +216,44 @@ func (s *session) link(_ context.Context, up *upstream, _ *request) (link, error
 
 // begin registers a request, so that it can be cancelled and found by its
 // progress token. It fails if the session has too many, or one with this id.
-//
-// The returned function ends it: first the id is free again, then the answer is
-// delivered, because a client may use the id again as soon as it has that.
-func (s *session) begin(m *mcp.Message, tell func(*mcp.Message)) (context.Context, func(deliver func()), *refusal) {
+func (s *session) begin(m *mcp.Message, tell func(*mcp.Message)) (*inFlight, *refusal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id := string(m.ID())
 	switch {
 	case s.closed:
-		return nil, nil, refuse(reasonNotFound, "The session has ended.")
+		return nil, refuse(reasonNotFound, "The session has ended.")
 	case s.calls[id] != nil:
-		return nil, nil, refuse(reasonDuplicate, "A request with this id is in flight.")
+		return nil, refuse(reasonDuplicate, "A request with this id is in flight.")
 	case len(s.calls) >= s.gate.limits.ClientCalls || !s.gate.admit():
-		return nil, nil, refuse(reasonBusy, "Too many requests are in flight; try again later.")
+		return nil, refuse(reasonBusy, "Too many requests are in flight; try again later.")
 	}
-	ctx, cancel := s.gate.within(s.life)
-	c := &callInFlight{cancel: cancel, tell: tell}
+	c := &inFlight{session: s, msg: m, tell: tell}
+	c.ctx, c.cancel = s.gate.within(s.life)
 	if t, ok := mcp.Get(m.Params(), "_meta", "progressToken"); ok {
 		c.token = string(t)
 	}
 	s.calls[id] = c
 	s.work.Add(1)
-	return ctx, func(deliver func()) {
-		cancel(nil)
-		s.mu.Lock()
-		delete(s.calls, id)
-		s.used = time.Now()
-		s.mu.Unlock()
-		deliver()
-		s.gate.leave()
-		s.work.Done()
-	}, nil
+	return c, nil
+}
+
+// end ends a request: first its id is free again, then the answer is delivered,
+// because a client may use the id again as soon as it has that.
+func (c *inFlight) end(deliver func()) {
+	s := c.session
+	c.cancel(nil)
+	s.mu.Lock()
+	delete(s.calls, string(c.msg.ID()))
+	s.used = time.Now()
+	forget := c.forget
+	s.mu.Unlock()
+	for _, f := range forget {
+		f() // nobody is going to answer these any more
+	}
+	deliver()
+	s.gate.leave()
+	s.work.Done()
 }
 
 // take handles a notification or a response of the client. It reports false if
@@ -311,15 +324,24 @@ func (s *session) listenToGate() {
 // belongs to a request goes to its stream all the same: many clients read no
 // other.
 func (s *session) hear(w *wire, m *mcp.Message) {
-	say := s.sayAside
-	if tell := s.concerns(w, m); tell != nil {
-		say = tell
+	if c := s.concerns(m); c != nil {
+		c.relay(w, m)
+		return
 	}
-	s.relay(w, m, say)
+	s.relay(w, m, s.sayAside)
+}
+
+// relay passes on what a server says during a request.
+func (c *inFlight) relay(w *wire, m *mcp.Message) {
+	if forget := c.session.relay(w, m, c.tell); forget != nil {
+		c.session.mu.Lock()
+		defer c.session.mu.Unlock()
+		c.forget = append(c.forget, forget)
+	}
 }
 
 // relay passes a message of a server on to the client. A question gets an id
-// of the gate's.
+// of the gate's, and can be taken back with what is returned.
 func (s *session) relay(w *wire, m *mcp.Message, say func(*mcp.Message)) func() {
 	switch {
 	case m.IsRequest():
@@ -351,10 +373,9 @@ func (s *session) relay(w *wire, m *mcp.Message, say func(*mcp.Message)) func() 
 	return nil
 }
 
-// concerns returns where to tell what a server says on a connection that all
-// requests share: the request whose progress it reports, or the only one that
-// this server is working on.
-func (s *session) concerns(w *wire, m *mcp.Message) func(*mcp.Message) {
+// concerns returns the request that a server speaks of on a connection that all
+// requests share: the one whose progress it reports, or the only one in flight.
+func (s *session) concerns(m *mcp.Message) *inFlight {
 	if _, isList := listKindOf(m.Method()); isList || m.Method() == noteUpdated {
 		return nil
 	}
@@ -363,19 +384,18 @@ func (s *session) concerns(w *wire, m *mcp.Message) func(*mcp.Message) {
 	if token, ok := mcp.Get(m.Params(), "progressToken"); ok && m.Method() == noteProgress {
 		for _, c := range s.calls {
 			if c.token == string(token) {
-				return c.tell
+				return c
 			}
 		}
 		return nil
 	}
-	var only func(*mcp.Message)
-	for _, c := range s.calls {
-		if only != nil {
-			return nil
-		}
-		only = c.tell
+	if len(s.calls) != 1 {
+		return nil
 	}
-	return only
+	for _, c := range s.calls {
+		return c
+	}
+	return nil
 }
 
 // sayAside tells the client something outside of requests.
@@ -443,31 +463,18 @@ func (s *session) getVersion() string {
 	return s.version
 }
 
-// serve answers one request of the client.
-func (s *session) serve(ctx context.Context, m *mcp.Message, tell func(*mcp.Message)) answer {
-	var mu sync.Mutex
-	var forgets []func()
-	r := &request{client: s.as, end: s.end, msg: m, tell: tell}
-	r.ask = func(q *mcp.Message, reply func(*mcp.Message)) (func() bool, error) {
-		out, forget, err := s.asks.add(nil, q, reply)
-		if err != nil {
-			return nil, err
-		}
-		tell(out)
-		return forget, nil
-	}
-	r.relay = func(w *wire, m *mcp.Message) {
-		if forget := s.relay(w, m, tell); forget != nil {
-			mu.Lock()
-			defer mu.Unlock()
-			forgets = append(forgets, forget)
-		}
-	}
-	a := s.gate.answer(ctx, r)
-	mu.Lock()
-	defer mu.Unlock()
-	for _, forget := range forgets {
-		forget() // nobody is going to answer these any more
-	}
-	return a
+// serve answers the request.
+func (c *inFlight) serve() answer {
+	s := c.session
+	return s.gate.answer(c.ctx, &request{
+		client: s.as, end: s.end, msg: c.msg, tell: c.tell, relay: c.relay,
+		ask: func(q *mcp.Message, reply func(*mcp.Message)) (func() bool, error) {
+			out, forget, err := s.asks.add(nil, q, reply)
+			if err != nil {
+				return nil, err
+			}
+			c.tell(out)
+			return forget, nil
+		},
+	})
 }

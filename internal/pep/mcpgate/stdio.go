@@ -103,7 +103,7 @@ func (c *stdioClient) take(m *mcp.Message) {
 	if isModern {
 		era = mcp.Modern
 	}
-	ctx, done, f := s.begin(m, c.write)
+	call, f := s.begin(m, c.write)
 	if f != nil {
 		c.write(f.answer(m, era, false).msg)
 		return
@@ -111,14 +111,14 @@ func (c *stdioClient) take(m *mcp.Message) {
 	ok := c.gate.goDo(func() {
 		var a answer
 		if isModern {
-			a = c.modern(ctx, m)
+			a = c.modern(call.ctx, m)
 		} else {
-			a = s.serve(ctx, m, c.write)
+			a = call.serve()
 		}
-		done(func() { c.write(a.msg) })
+		call.end(func() { c.write(a.msg) })
 	})
 	if !ok {
-		done(func() {})
+		call.end(func() {})
 	}
 }
 
