@@ -63,6 +63,10 @@ when { context.input.cents > 10000 };
 forbid (principal, action == Action::"bank/send_money", resource)
 when { context.session.labels.contains("untrusted") };
 
+@id("guests-read-what-is-public")
+permit (principal == Agent::"guest", action == Action::"mcp:resources/read", resource in Server::"mail")
+when { resource == McpResource::"mail/file:///public" };
+
 @id("overflows")
 forbid (principal, action == Action::"bank/send_money", resource)
 when { context.input.cents == 9 && context.input.cents * 4611686018427387904 == 0 };
@@ -517,6 +521,14 @@ func TestReachable(t *testing.T) {
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: got %v, want %v", agent, got, want)
+		}
+	}
+	for uri, want := range map[string]bool{"file:///public": true, "file:///secret": false} {
+		req := p.request("guest", "", "")
+		req.Server, req.Resource = "mail", authz.Entity{Type: "McpResource", ID: "mail/" + uri}
+		got, err := p.Reachable(t.Context(), req, []pep.Operation{{Action: "mcp:resources/read"}})
+		if err != nil || !slices.Equal(got, []bool{want}) {
+			t.Errorf("%s: %v, %v", uri, got, err)
 		}
 	}
 	nobody := p.request("clerk", "", "")

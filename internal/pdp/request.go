@@ -71,16 +71,18 @@ func (v *Version) reachable(who identity.Subject, req authz.Request, o pep.Opera
 	if !ok || (o.Definition != "" && o.Definition != op.Digest) {
 		return false
 	}
-	var resource types.EntityUID // the zero value: any resource
-	var ancestors types.EntityMap
-	if !req.Resource.IsZero() {
-		var err error
-		if resource, ancestors, err = op.Resource(req.Server, req.Resource, req.Input); err != nil {
-			return false
-		}
+	if req.Resource.IsZero() {
+		return v.Program.Reachable(v.question(who, op, types.EntityUID{})) // any resource
 	}
+	// An item of a list: the gate says which it is, and only the list depends on
+	// it. A call of the item is judged by its arguments.
+	server := types.NewEntityUID("Server", types.String(req.Server))
+	resource := types.NewEntityUID(types.EntityType(req.Resource.Type), types.String(req.Resource.ID))
 	q := v.question(who, op, resource)
-	merge(q.Entities, ancestors)
+	q.Entities[server] = types.Entity{UID: server}
+	if resource != server {
+		q.Entities[resource] = types.Entity{UID: resource, Parents: types.NewEntityUIDSet(server)}
+	}
 	return v.Program.Reachable(q)
 }
 
