@@ -109,7 +109,7 @@ func compile(policies []*policy.Policy, schema *resolved.Schema) *Program {
 			p.actions[uid] = a.Entity
 		}
 	}
-	n := &names{entities: map[types.EntityUID]int32{}, types: map[types.EntityType]int32{}}
+	n := newNames()
 	b := newBuilder(n)
 	c := newCompiler(n)
 	for _, pol := range policies {

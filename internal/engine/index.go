@@ -10,27 +10,48 @@ import (
 )
 
 // names numbers the entities and entity types that policies name.
+//
+// Entities are found by type and then by id: two lookups by one string each
+// take half the time of one by two strings.
 type names struct {
-	entities map[types.EntityUID]int32
 	types    map[types.EntityType]int32
+	entities []map[types.String]int32 // by number of the type
+	count    int32                    // of entities
 }
 
-func (n *names) entity(uid types.EntityUID) int32 {
-	id, ok := n.entities[uid]
-	if !ok {
-		id = int32(len(n.entities))
-		n.entities[uid] = id
-	}
-	return id
-}
+func newNames() *names { return &names{types: map[types.EntityType]int32{}} }
 
+// typ returns the number of a type, a new one if need be.
 func (n *names) typ(t types.EntityType) int32 {
 	id, ok := n.types[t]
 	if !ok {
-		id = int32(len(n.types))
+		id = int32(len(n.entities))
 		n.types[t] = id
+		n.entities = append(n.entities, map[types.String]int32{})
 	}
 	return id
+}
+
+// entity returns the number of an entity, a new one if need be.
+func (n *names) entity(uid types.EntityUID) int32 {
+	ids := n.entities[n.typ(uid.Type)]
+	id, ok := ids[uid.ID]
+	if !ok {
+		id = n.count
+		ids[uid.ID] = id
+		n.count++
+	}
+	return id
+}
+
+// lookup returns the number of an entity, if a policy names it.
+func (n *names) lookup(uid types.EntityUID) (id int32, ok bool) {
+	t, ok := n.types[uid.Type]
+	if !ok {
+		return 0, false
+	}
+	id, ok = n.entities[t][uid.ID]
+	return id, ok
 }
 
 // A key is one way in which a scope can pick an entity: a number of [names]
@@ -322,12 +343,12 @@ func (b *builder) action(uid types.EntityUID, actions types.EntityMap) action {
 		}
 	}
 	root(anyEntity)
-	if id, ok := n.entities[uid]; ok {
+	if id, ok := n.lookup(uid); ok {
 		a.self = id
 		root(makeKey(isEntity, id))
 	}
 	for _, ancestor := range ancestors(uid, actions) {
-		if id, ok := n.entities[ancestor]; ok {
+		if id, ok := n.lookup(ancestor); ok {
 			a.marks = append(a.marks, id)
 			root(makeKey(inEntity, id))
 		}

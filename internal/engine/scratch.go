@@ -79,7 +79,7 @@ func newScratch(p *Program) *scratch {
 		seen:   map[types.EntityUID]bool{},
 	}
 	for i := range s.subjects {
-		s.subjects[i].marks = make([]uint32, len(p.index.names.entities))
+		s.subjects[i].marks = make([]uint32, p.index.names.count)
 	}
 	return s
 }
@@ -123,14 +123,14 @@ func (s *scratch) prepare(v int, uid types.EntityUID) {
 	e, _ := s.entity(uid) // a missing entity has no attributes and no parents
 	sub.uid, sub.self, sub.typ, sub.record = uid, -1, -1, e.Attributes
 	keys := append(sub.keys[:0], anyEntity)
-	if id, ok := n.types[uid.Type]; ok {
-		sub.typ = id
-		keys = append(keys, makeKey(isType, id))
-	}
-	if id, ok := n.entities[uid]; ok {
-		sub.self = id
-		sub.marks[id] = s.generation
-		keys = append(keys, makeKey(isEntity, id), makeKey(inEntity, id))
+	if t, ok := n.types[uid.Type]; ok {
+		sub.typ = t
+		keys = append(keys, makeKey(isType, t))
+		if id, ok := n.entities[t][uid.ID]; ok {
+			sub.self = id
+			sub.marks[id] = s.generation
+			keys = append(keys, makeKey(isEntity, id), makeKey(inEntity, id))
+		}
 	}
 	q := append(s.queue[:0], uid)
 	s.seenTo = 0
@@ -142,7 +142,7 @@ func (s *scratch) prepare(v int, uid types.EntityUID) {
 			continue
 		}
 		for parent := range e.Parents.All() {
-			if id, ok := n.entities[parent]; ok {
+			if id, ok := n.lookup(parent); ok {
 				if sub.marks[id] == s.generation {
 					continue
 				}
