@@ -20,6 +20,8 @@ const (
 	streamBytes  = 4 << 20
 	slowReader   = 20 * time.Second // until a reader that does not read is cut
 	keepAlive    = 15 * time.Second
+
+	reconnectAfter = "500" // milliseconds
 )
 
 // errCutOff ends a reader that reads too slowly, or that another has replaced.
@@ -283,7 +285,10 @@ func (s *stream) tellEvents(ctx context.Context, w http.ResponseWriter, t tellin
 	defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
 	var err error
 	if t.prime {
-		err = mcp.WriteEvent(w, s.eventID(t.after), nil)
+		// When to come back, for a client that loses the stream (SEP-1699).
+		if _, err = io.WriteString(w, "retry: "+reconnectAfter+"\n"); err == nil {
+			err = mcp.WriteEvent(w, s.eventID(t.after), nil)
+		}
 	} else {
 		// Proxies hold headers back until there is something to go with them.
 		_, err = io.WriteString(w, ": \n\n")
