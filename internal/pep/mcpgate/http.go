@@ -72,11 +72,21 @@ func (g *Gate) post(w http.ResponseWriter, r *http.Request, end *endpoint) {
 		writeAnswer(w, f.tell(id))
 		return
 	}
+	p := &posted{w: w, r: r, end: end, msg: m, accept: accept}
 	if modernRequest(r, m) {
-		g.postModern(w, r, end, m, accept)
+		g.postModern(p)
 		return
 	}
-	g.postLegacy(w, r, end, m, accept)
+	g.postLegacy(p)
+}
+
+// A posted message is on its way in, and its answer on its way out.
+type posted struct {
+	w      http.ResponseWriter
+	r      *http.Request
+	end    *endpoint
+	msg    *mcp.Message
+	accept acceptance
 }
 
 // read reads the one message of a request body, or as much as its id.

@@ -15,32 +15,31 @@ import (
 const legacyPatience = 500 * time.Millisecond
 
 // postLegacy takes one message of a legacy client.
-func (g *Gate) postLegacy(w http.ResponseWriter, r *http.Request, end *endpoint, m *mcp.Message, accept acceptance) {
-	if v := r.Header.Get(mcp.HeaderProtocolVersion); v != "" && !slices.Contains(legacyVersions, v) {
+func (g *Gate) postLegacy(p *posted) {
+	if v := p.r.Header.Get(mcp.HeaderProtocolVersion); v != "" && !slices.Contains(legacyVersions, v) {
 		f := refuse(reasonVersion, "The gate does not speak this version of the protocol.")
 		f.data = map[string]any{"supported": append([]string{mcp.ModernVersion}, legacyVersions...), "requested": v}
-		a := f.answer(m, mcp.Modern, false)
-		writeAnswer(w, a)
+		writeAnswer(p.w, f.answer(p.msg, mcp.Modern, false))
 		return
 	}
-	if m.Method() == methodInitialize && m.IsRequest() {
-		g.beginSession(w, r, end, m, accept)
+	if p.msg.Method() == methodInitialize && p.msg.IsRequest() {
+		g.beginSession(p)
 		return
 	}
-	s := g.session(w, r, end)
+	s := g.session(p.w, p.r, p.end)
 	if s == nil {
 		return
 	}
 	defer s.hold()()
-	if !m.IsRequest() {
-		if !s.take(r.Context(), m) {
-			httpError(w, http.StatusBadRequest, "The gate passes on neither unknown notifications nor answers to questions that nobody has asked.")
-			return
-		}
-		w.WriteHeader(http.StatusAccepted)
+	if p.msg.IsRequest() {
+		g.inSession(p, s)
 		return
 	}
-	g.tellAnswer(w, r, s, m, accept, nil)
+	if !s.take(p.r.Context(), p.msg) {
+		httpError(p.w, http.StatusBadRequest, "The gate passes on neither unknown notifications nor answers to questions that nobody has asked.")
+		return
+	}
+	p.w.WriteHeader(http.StatusAccepted)
 }
 
 // session finds the session that a request names, or answers.
@@ -63,68 +62,68 @@ func (g *Gate) session(w http.ResponseWriter, r *http.Request, end *endpoint) *s
 }
 
 // beginSession answers initialize. A session is known from the moment that the
-// server has agreed to it.
-func (g *Gate) beginSession(w http.ResponseWriter, r *http.Request, end *endpoint, m *mcp.Message, accept acceptance) {
-	if len(r.Header.Values(mcp.HeaderSession)) > 0 {
-		httpError(w, http.StatusBadRequest, "A session cannot be initialized twice.")
+// server has agreed to it. Its id goes into the header of the answer, so that
+// is told as a whole.
+func (g *Gate) beginSession(p *posted) {
+	if len(p.r.Header.Values(mcp.HeaderSession)) > 0 {
+		httpError(p.w, http.StatusBadRequest, "A session cannot be initialized twice.")
 		return
 	}
-	s := newSession(g, end, credential(r), gateHTTP)
-	g.tellAnswer(w, r, s, m, accept, func(a answer) answer {
-		if a.msg.Error() != nil {
-			return a
-		}
+	s := newSession(g, p.end, credential(p.r), gateHTTP)
+	st, c, f := s.receive(p.msg)
+	if f != nil {
+		s.close()
+		tellBusy(p, f)
+		return
+	}
+	a := c.serve()
+	kept := a.msg.Error() == nil && p.r.Context().Err() == nil
+	if kept {
 		s.setVersion(mcp.GetString(a.msg.Result(), "protocolVersion"))
-		if !g.sessions.keep(s) {
-			return refuse(reasonBusy, "The gate has no room for another session; try again later.").answer(m, mcp.Legacy, false)
+		if kept = g.sessions.keep(s); !kept {
+			a = refuse(reasonBusy, "The gate has no room for another session; try again later.").answer(p.msg, mcp.Legacy, false)
 		}
-		w.Header().Set(mcp.HeaderSession, s.id)
-		return a
-	})
-	if g.sessions.find(s.id, s.as.credential) == nil {
+	}
+	if kept {
+		p.w.Header().Set(mcp.HeaderSession, s.id)
+	}
+	c.end(func() { s.ends(st, a) })
+	st.tell(p.r.Context(), p.w, p.legacyTelling(s))
+	if !kept {
 		s.close()
 	}
 }
 
-// tellAnswer answers one request of a session. The call does not end with the
+// inSession answers one request of a session. The call does not end with the
 // connection, which a legacy client may lose and take up again.
-func (g *Gate) tellAnswer(w http.ResponseWriter, r *http.Request, s *session, m *mcp.Message, accept acceptance, finish func(answer) answer) {
-	st := s.newStream()
-	c, f := s.begin(m, func(m *mcp.Message) {
-		if !st.put(m) {
-			s.aside.put(m)
-		}
-	})
+func (g *Gate) inSession(p *posted, s *session) {
+	st, c, f := s.receive(p.msg)
 	if f != nil {
-		a := f.answer(m, mcp.Legacy, false)
-		a.status = mappings[f.reason].status
-		writeAnswer(w, a)
+		tellBusy(p, f)
 		return
 	}
-	work := func() {
+	ok := g.goDo(func() {
 		a := c.serve()
-		if finish != nil {
-			a = finish(a)
-		}
-		c.end(func() {
-			st.end(a)
-			s.finished(st)
-		})
-	}
-	t := telling{prime: primes(s, r), patient: legacyPatience, stream: true, json: accept.json, events: accept.events}
-	if finish != nil {
-		// The session's id goes into the header, so initialize is answered as a
-		// whole.
-		work()
-		st.tell(r.Context(), w, t)
-		return
-	}
-	if !g.goDo(work) {
+		c.end(func() { s.ends(st, a) })
+	})
+	if !ok {
 		c.end(func() {})
-		httpError(w, http.StatusServiceUnavailable, "The gate is being stopped.")
+		httpError(p.w, http.StatusServiceUnavailable, "The gate is being stopped.")
 		return
 	}
-	st.tell(r.Context(), w, t)
+	st.tell(p.r.Context(), p.w, p.legacyTelling(s))
+}
+
+// tellBusy tells why a request cannot even begin; the status lets a client see
+// that without reading on.
+func tellBusy(p *posted, f *refusal) {
+	a := f.answer(p.msg, mcp.Legacy, false)
+	a.status = mappings[f.reason].status
+	writeAnswer(p.w, a)
+}
+
+func (p *posted) legacyTelling(s *session) telling {
+	return telling{prime: primes(s, p.r), patient: legacyPatience, stream: true, json: p.accept.json, events: p.accept.events}
 }
 
 // primes reports whether the client knows about streams that begin with an

@@ -18,53 +18,51 @@ const modernPatience = 5 * time.Second
 const metaSession = "dev.bailiwick/session"
 
 // postModern takes one message of a modern client.
-func (g *Gate) postModern(w http.ResponseWriter, r *http.Request, end *endpoint, m *mcp.Message, accept acceptance) {
-	if !m.IsRequest() {
+func (g *Gate) postModern(p *posted) {
+	if !p.msg.IsRequest() {
 		// This version defines no client notifications over HTTP, and no responses.
-		if m.IsNotification() && m.Method() == noteCancelled {
-			w.WriteHeader(http.StatusAccepted)
+		if p.msg.Method() == noteCancelled {
+			p.w.WriteHeader(http.StatusAccepted)
 			return
 		}
-		httpError(w, http.StatusBadRequest, "This version of the protocol takes requests only.")
+		httpError(p.w, http.StatusBadRequest, "This version of the protocol takes requests only.")
 		return
 	}
-	if f := checkModern(r.Header, m); f != nil {
-		writeAnswer(w, f.answer(m, mcp.Modern, false))
+	if f := checkModern(p.r.Header, p.msg); f != nil {
+		writeAnswer(p.w, f.answer(p.msg, mcp.Modern, false))
 		return
 	}
-	c := g.modernClient(credential(r), gateHTTP, m)
+	c := g.modernClient(credential(p.r), gateHTTP, p.msg)
 	release, f := g.pool.admit(c)
 	if f != nil {
-		writeAnswer(w, f.answer(m, mcp.Modern, false))
+		writeAnswer(p.w, f.answer(p.msg, mcp.Modern, false))
 		return
 	}
-	st := newStream("")
 	// Closing the stream is how a client cancels.
-	ctx, cancel := g.within(r.Context())
+	ctx, cancel := g.within(p.r.Context())
+	st := newStream("")
 	finished := make(chan struct{})
 	ok := g.goDo(func() {
 		defer close(finished)
 		defer release()
-		defer cancel(nil)
-		st.end(g.answer(ctx, &request{
-			client: c, end: end, msg: m, header: r.Header,
+		a := g.answer(ctx, &request{
+			client: c, end: p.end, msg: p.msg, header: p.r.Header,
 			tell: func(m *mcp.Message) { st.put(m) },
-		}))
+		})
+		cancel(nil)
+		st.end(a)
 	})
 	if !ok {
 		cancel(nil)
 		release()
-		httpError(w, http.StatusServiceUnavailable, "The gate is being stopped.")
+		httpError(p.w, http.StatusServiceUnavailable, "The gate is being stopped.")
 		return
 	}
-	t := telling{patient: modernPatience, json: accept.json, events: accept.events}
-	if m.Method() == methodListen {
-		t.patient = 0
-		if !accept.events {
-			t.events = true
-		}
+	t := telling{patient: modernPatience, json: p.accept.json, events: p.accept.events}
+	if p.msg.Method() == methodListen && p.accept.events {
+		t.patient = 0 // there is no answer before the end
 	}
-	st.tell(r.Context(), w, t)
+	st.tell(p.r.Context(), p.w, t)
 	cancel(errCancelled)
 	<-finished
 }

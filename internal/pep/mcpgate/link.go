@@ -150,7 +150,23 @@ func (w *wire) definition(ctx context.Context, name string) (definition, error) 
 
 // own makes a request of the gate's own.
 func (w *wire) own(ctx context.Context, m *mcp.Message) (*reply, error) {
-	return w.roundTrip(ctx, m, nil, func(*mcp.Message) {})
+	return w.roundTrip(ctx, m, nil, func(m *mcp.Message) {
+		if m.IsRequest() && w.era == mcp.Legacy {
+			w.decline(m)
+		}
+	})
+}
+
+// decline answers a question that nobody can be asked. It does not wait: it may
+// be called where the server's messages are read.
+func (w *wire) decline(q *mcp.Message) {
+	w.up.gate.goDo(func() {
+		ctx, cancel := context.WithTimeout(w.up.gate.life, farewell)
+		defer cancel()
+		if err := w.conn.Send(ctx, declined(q)); err != nil {
+			w.up.gate.log.Warn("answer not sent", "server", w.up.name(), "error", err)
+		}
+	})
 }
 
 // ownParams are the params of the gate's own requests.

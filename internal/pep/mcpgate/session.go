@@ -416,9 +416,27 @@ func (s *session) newStream() *stream {
 	return st
 }
 
-// finished keeps an ended stream for a while, in case the client has not got
+// receive begins a request whose answer goes to a stream of its own. What is
+// said about it when that has ended is said aside.
+func (s *session) receive(m *mcp.Message) (*stream, *inFlight, *refusal) {
+	st := s.newStream()
+	c, f := s.begin(m, func(m *mcp.Message) {
+		if !st.put(m) {
+			s.aside.put(m)
+		}
+	})
+	if f != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.streams, st.id)
+	}
+	return st, c, f
+}
+
+// ends ends a stream, and keeps it for a while, in case the client has not got
 // all of it.
-func (s *session) finished(st *stream) {
+func (s *session) ends(st *stream, a answer) {
+	st.end(a)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended = append(s.ended, st)
