@@ -3,11 +3,14 @@
 package bench
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"testing"
 )
+
+var large = flag.Bool("large", false, "measure the engine with 100,000 policies too, which takes a minute to load")
 
 // BenchmarkEngine puts the engine beside plain cedar.Authorize on the same
 // policies and requests. The engine's rows say how many times faster it is
@@ -20,7 +23,7 @@ func BenchmarkEngine(b *testing.B) {
 	}{{"scoped", scoped}, {"mixed", mixed}} {
 		at100 := 0.0
 		for _, n := range []int{10, 100, 1_000, 10_000, 100_000} {
-			if n == 100_000 && testing.Short() {
+			if n == 100_000 && !*large {
 				continue
 			}
 			w := newWorkload(b, n, kind.make)

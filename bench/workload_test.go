@@ -30,7 +30,7 @@ func groups(n int) int { return departments + max(10, n/20) }
 func agents(n int) int { return min(20_000, max(20, 2*n)) }
 
 const (
-	departments    = 10 // the first groups; teams are in them
+	departments    = 10 // the first groups; the others are teams
 	toolsPerServer = 10
 	// requests are few enough to stay in the processor's cache, as a request
 	// does that has just been made, and enough for the policies not to.
@@ -52,7 +52,7 @@ func action(tool int) string {
 // schema has one action for each tool, as the catalogue would write it.
 func schema(n int) []byte {
 	var b strings.Builder
-	b.WriteString(`entity Group in [Group];
+	b.WriteString(`entity Group;
 entity Agent in [Group] { clearance: Long };
 entity Server { sensitivity: Long };
 action "read"; action "write"; action "external";
@@ -164,13 +164,14 @@ func newRequest(r *rand.Rand, n int) *engine.Request {
 	entities := types.EntityMap{
 		server: {UID: server, Attributes: types.NewRecord(types.RecordMap{"sensitivity": types.Long(r.IntN(3))})},
 	}
+	// As the PDP makes them: an agent in its groups, which are in nothing.
 	var of []types.EntityUID
 	for range 3 {
-		// A team is in a department, which is in the company.
 		team := departments + r.IntN(groups(n)-departments)
-		department := team % departments
-		of = append(of, entity("Group", "g%d", team))
-		entities[of[len(of)-1]] = types.Entity{UID: of[len(of)-1], Parents: types.NewEntityUIDSet(entity("Group", "g%d", department))}
+		of = append(of, entity("Group", "g%d", team), entity("Group", "g%d", team%departments))
+	}
+	for _, g := range of {
+		entities[g] = types.Entity{UID: g}
 	}
 	entities[agent] = types.Entity{UID: agent, Parents: types.NewEntityUIDSet(of...),
 		Attributes: types.NewRecord(types.RecordMap{"clearance": types.Long(2 + r.IntN(3))})}
