@@ -112,7 +112,7 @@ func (d *downward) call(ctx context.Context, c *call) (*reply, error) {
 		// What it meant in this era nobody can say in the other.
 		return nil, fmt.Errorf("%w: %w", mcp.ErrNotSent, refuse(authz.ReasonMethodUnknown, "The server speaks an older version of the protocol, without "+quote(c.msg.Method())+"."))
 	}
-	run, err := d.resume(ctx, c)
+	run, err := d.resume(c)
 	if err != nil {
 		return nil, err
 	}
@@ -281,7 +281,7 @@ func (d *downward) park(c *call, run *running, questions map[string]*mcp.Message
 // resume takes up a call that waits for input, if the request is the next round
 // of one. The handle proves nothing: the request has been decided like any
 // other, and has to be the one that was parked, of the same client.
-func (d *downward) resume(_ context.Context, c *call) (*running, error) {
+func (d *downward) resume(c *call) (*running, error) {
 	state, ok := mcp.Get(c.msg.Params(), "requestState")
 	if !ok {
 		return nil, nil
@@ -290,8 +290,8 @@ func (d *downward) resume(_ context.Context, c *call) (*running, error) {
 	if json.Unmarshal(state, &handle) != nil {
 		return nil, errState()
 	}
-	run := d.wire.up.gate.parked.take(c.request.client, handle, requestDigest(c.msg))
-	if run == nil || run.bridge != d {
+	run := d.wire.up.gate.parked.take(c.request.client, d, handle, requestDigest(c.msg))
+	if run == nil {
 		return nil, errState()
 	}
 	responses, _ := mcp.Get(c.msg.Params(), "inputResponses")

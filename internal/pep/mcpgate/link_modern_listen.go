@@ -27,7 +27,11 @@ type listener struct {
 // take handles one message of the subscription.
 func (s *listener) take(m *mcp.Message) {
 	if m.Method() != noteAcknowledged {
-		s.emit(m)
+		select {
+		case <-s.acked:
+			s.emit(m)
+		default: // nothing has been agreed to yet
+		}
 		return
 	}
 	s.once.Do(func() {

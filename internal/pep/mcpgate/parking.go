@@ -50,13 +50,13 @@ func (p *parkingLot) put(c *client, run *running) (string, error) {
 }
 
 // take returns the call that a handle stands for and forgets the handle. A
-// wrong client or request gets nothing, and spoils nothing.
-func (p *parkingLot) take(c *client, handle, digest string) *running {
+// wrong client, request or server gets nothing, and spoils nothing.
+func (p *parkingLot) take(c *client, d *downward, handle, digest string) *running {
 	key := sha256.Sum256([]byte(handle))
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.all[key]
-	if e == nil || e.owner != c.run || e.run.digest != digest || time.Now().After(e.expires) {
+	if e == nil || e.owner != c.run || e.run.bridge != d || e.run.digest != digest || time.Now().After(e.expires) {
 		return nil
 	}
 	delete(p.all, key)
