@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -79,8 +78,7 @@ func TestListChangesAreDeclared(t *testing.T) {
 // A legacy server that asks what the client has not offered gets a refusal, and
 // the client is not bothered.
 func TestRudeServerIsDeclined(t *testing.T) {
-	refused := make(chan string, 1)
-	var mu sync.Mutex
+	refused, answered := make(chan string, 1), make(chan struct{})
 	up := newTap(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		m, err := mcp.Parse(body)
@@ -88,17 +86,22 @@ func TestRudeServerIsDeclined(t *testing.T) {
 			w.WriteHeader(http.StatusMethodNotAllowed)
 			return
 		}
-		mu.Lock()
-		defer mu.Unlock()
 		switch {
 		case m.IsResponse():
 			refused <- string(m.Error())
+			close(answered)
 			w.WriteHeader(http.StatusAccepted)
 		case m.IsNotification():
 			w.WriteHeader(http.StatusAccepted)
 		case m.Method() == methodCall:
 			w.Header().Set("Content-Type", "text/event-stream")
 			fmt.Fprintf(w, "data: {\"jsonrpc\":\"2.0\",\"id\":\"q\",\"method\":\"sampling/createMessage\",\"params\":{}}\n\n")
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-answered:
+			case <-r.Context().Done():
+				return
+			}
 			fmt.Fprintf(w, "data: {\"jsonrpc\":\"2.0\",\"id\":%s,\"result\":{\"content\":[]}}\n\n", m.ID())
 		case m.Method() == methodInitialize:
 			w.Header().Set("Content-Type", "application/json")
@@ -168,7 +171,8 @@ func TestListTeachesTheGate(t *testing.T) {
 
 // An answer of the decider that does not fit the question shows nothing.
 func TestShortAnswerShowsNothing(t *testing.T) {
-	_, url := newScript(t)
+	s, url := newScript(t)
+	s.set(methodTools, `{"tools":[{"name":"t"},{"name":"u"}]}`)
 	r := newRig(t, nil, map[string]string{"real": url})
 	r.decider.short = true
 	m := r.modernCall("/mcp/real", alice, listTools).message(t)
@@ -177,7 +181,8 @@ func TestShortAnswerShowsNothing(t *testing.T) {
 	}
 }
 
-// A reader that is slow misses nothing; a writer waits for it.
+// A reader that is slow misses nothing: the writer waits for it, and holds no
+// more meanwhile.
 func TestSlowReaderMissesNothing(t *testing.T) {
 	s := newStream("")
 	reader, err := s.attach(0)
@@ -201,6 +206,11 @@ func TestSlowReaderMissesNothing(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		got = append(got, string(m.Params()))
+		s.mu.Lock()
+		if len(s.events) > streamEvents+1 {
+			t.Fatalf("%d events are held", len(s.events))
+		}
+		s.mu.Unlock()
 	}
 	if len(got) != n+1 || got[0] != `{"i":0}` || got[n-1] != fmt.Sprintf(`{"i":%d}`, n-1) {
 		t.Errorf("%d events, from %s", len(got), got[0])
