@@ -385,15 +385,15 @@ func TestSlowClientsKeepNobodyOut(t *testing.T) {
 	f.checkAlive(t)
 }
 
-// Many clients with calls of a quarter of a megabyte each are served in bounded
+// Many clients with calls of 128 KiB each are served in bounded
 // memory, or told that there is no room. (The SDK's server behind the gateway
 // takes seconds for each megabyte under the race detector.)
 func TestManyLargeCallsStayInBoundedMemory(t *testing.T) {
 	rig.EndToEnd(t)
 	f := newFront(t)
-	body := []byte(toolCall(`"name":"act","arguments":{"id":"` + strings.Repeat("a", 1<<18) + `"}`))
+	body := []byte(toolCall(`"name":"act","arguments":{"id":"` + strings.Repeat("a", 1<<17) + `"}`))
 	results := make(chan error)
-	const n = 200 // more than one client may have in flight, so some are refused
+	const n = 100 // more than one client may have in flight, so some are refused
 	for range n {
 		go func() {
 			reply, err := f.client.Post(t.Context(), "tools/call", "act", bytes.NewReader(body))

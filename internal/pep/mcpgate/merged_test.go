@@ -92,6 +92,17 @@ func TestServersAreMerged(t *testing.T) {
 			if _, err := cs.ReadResource(ctx, &sdk.ReadResourceParams{URI: "test://nowhere"}); err == nil || !strings.Contains(err.Error(), "No server") {
 				t.Errorf("read nowhere: %v", err)
 			}
+			if version == old {
+				if err := cs.SetLoggingLevel(ctx, &sdk.SetLoggingLevelParams{Level: "info"}); err != nil {
+					t.Error(err)
+				}
+				if err := cs.Ping(ctx, nil); err != nil {
+					t.Error(err)
+				}
+			}
+			if prompts, err := cs.ListPrompts(ctx, nil); err != nil || len(prompts.Prompts) != 1 || prompts.Prompts[0].Name != "real__greet" {
+				t.Errorf("prompts: %+v %v", prompts, err)
+			}
 			if p, err := cs.GetPrompt(ctx, &sdk.GetPromptParams{Name: "real__greet"}); err != nil || len(p.Messages) != 1 {
 				t.Errorf("prompt: %+v %v", p, err)
 			}

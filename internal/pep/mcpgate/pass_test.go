@@ -77,6 +77,20 @@ func TestEveryPairingOfErasWorks(t *testing.T) {
 					t.Error("no progress")
 				}
 			}
+			if tt.client == old {
+				if err := cs.Ping(ctx, nil); err != nil {
+					t.Error(err)
+				}
+				if err := cs.SetLoggingLevel(ctx, &sdk.SetLoggingLevelParams{Level: "info"}); err != nil {
+					t.Error(err)
+				}
+			}
+			if prompts, err := cs.ListPrompts(ctx, nil); err != nil || len(prompts.Prompts) != 1 {
+				t.Errorf("prompts: %v %v", prompts, err)
+			}
+			if templates, err := cs.ListResourceTemplates(ctx, nil); err != nil || len(templates.ResourceTemplates) != 1 {
+				t.Errorf("templates: %v %v", templates, err)
+			}
 			tools, err := cs.ListTools(ctx, nil)
 			if err != nil || len(tools.Tools) != 6 {
 				t.Errorf("tools: %v %v", tools, err)

@@ -87,9 +87,13 @@ func TestStdioInEveryPairingOfEras(t *testing.T) {
 			t.Parallel()
 			d := &table{deny: map[string]string{"real/delete": authz.ReasonForbidden}}
 			tr, _ := pipes(t, d, child(t, "real", tt.server))
+			progress := make(chan string, 10)
 			c := sdk.NewClient(&sdk.Implementation{Name: "c", Version: "1"}, &sdk.ClientOptions{
 				ElicitationHandler: func(context.Context, *sdk.ElicitRequest) (*sdk.ElicitResult, error) {
 					return &sdk.ElicitResult{Action: "accept"}, nil
+				},
+				ProgressNotificationHandler: func(_ context.Context, n *sdk.ProgressNotificationClientRequest) {
+					progress <- fmt.Sprint(n.Params.ProgressToken, n.Params.Progress)
 				},
 			})
 			cs, err := c.Connect(t.Context(), tr, &sdk.ClientSessionOptions{ProtocolVersion: tt.client})
@@ -105,6 +109,21 @@ func TestStdioInEveryPairingOfEras(t *testing.T) {
 			}
 			if got := callText(t, cs, "delete", nil); got != "Denied by the table." {
 				t.Errorf("delete said %q", got)
+			}
+			p := &sdk.CallToolParams{Name: "progress"}
+			p.SetProgressToken("tok")
+			if _, err := cs.CallTool(t.Context(), p); err != nil {
+				t.Error(err)
+			}
+			for i := range 3 {
+				select {
+				case got := <-progress:
+					if got != fmt.Sprint("tok", i) {
+						t.Errorf("progress %q, want %d", got, i)
+					}
+				case <-time.After(5 * time.Second):
+					t.Error("no progress")
+				}
 			}
 			tools, err := cs.ListTools(t.Context(), nil)
 			if err != nil || len(tools.Tools) != 5 {
