@@ -59,6 +59,8 @@ type Log struct {
 	mu      sync.Mutex
 	journal Journal // changed by the writer only; nil while there is none
 	queue   []*item
+	waited  int       // how many in the queue somebody waits for
+	since   time.Time // when the first of the queue came
 	bytes   int
 	refused int64 // records refused while down
 	down    error // why nothing can be made durable; nil in good times
@@ -190,6 +192,12 @@ func (l *Log) enqueue(it *item) error {
 		return ErrLowDisk
 	case len(l.queue) >= maxQueue, len(l.queue) > 0 && l.bytes+it.size() > maxQueueBytes:
 		return ErrBusy
+	}
+	if len(l.queue) == 0 {
+		l.since = time.Now()
+	}
+	if it.done != nil {
+		l.waited++
 	}
 	l.queue = append(l.queue, it)
 	l.bytes += it.size()

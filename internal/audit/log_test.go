@@ -558,3 +558,35 @@ func rootOf(t fataler, entries []audit.Entry) tlog.Hash {
 	}
 	return root
 }
+
+// The outcome of a call shares the commit of the decision that follows soon,
+// and is committed all the same when none does.
+func TestOutcomeSharesTheNextCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &disk{}
+		l := mustOpen(t, memoryConfig(t.TempDir(), d))
+		const calls = 50
+		for i := range calls {
+			id := fmt.Sprint(i)
+			if _, err := l.Append(t.Context(), decision(id, true)); err != nil {
+				t.Fatal(err)
+			}
+			if err := l.Post(outcome(id)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Millisecond) // the writer has nothing else to do
+		}
+		time.Sleep(10 * time.Millisecond)
+		stored, commits := d.stored(), 0
+		for _, e := range stored {
+			if e.Checkpoint != nil {
+				commits++
+			}
+		}
+		// "started", one for each call, and one for the last outcome.
+		if len(stored) != 1+2*calls || commits != 1+calls+1 {
+			t.Errorf("%d entries in %d commits", len(stored), commits)
+		}
+		mustClose(t, l)
+	})
+}

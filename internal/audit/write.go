@@ -16,6 +16,11 @@ const (
 	// firstRetry and lastRetry bound the pause between attempts to reopen.
 	firstRetry = 100 * time.Millisecond
 	lastRetry  = 5 * time.Second
+	// company is how long records that nobody waits for wait for one that
+	// somebody does. The outcome of a call then shares the commit of the next
+	// decision, which would otherwise have to wait for the outcome's own fsync:
+	// with one client in a row of calls, that is one fsync a call and not two.
+	company = 5 * time.Millisecond
 )
 
 // write is the writer's life.
@@ -24,7 +29,7 @@ func (l *Log) write() {
 	tick := time.NewTicker(diskPeriod)
 	defer tick.Stop()
 	for {
-		batch, closing := l.take()
+		batch, hold, closing := l.take()
 		switch {
 		case len(batch) > 0:
 			if !l.commitOrRecover(batch) {
@@ -40,8 +45,13 @@ func (l *Log) write() {
 			l.lastErr = l.commit([]*item{l.system("stopped", struct{}{})})
 			return
 		default:
+			var held <-chan time.Time // nil: nothing is held back
+			if hold > 0 {
+				held = time.After(hold)
+			}
 			select {
 			case <-l.wake:
+			case <-held:
 			case <-tick.C:
 				l.checkDisk()
 			}
@@ -49,16 +59,27 @@ func (l *Log) write() {
 	}
 }
 
-// take returns what is to be written next, at most one batch.
-func (l *Log) take() (batch []*item, closing bool) {
+// take returns what is to be written next, at most one batch. With nothing to
+// write yet, hold is how long what there is may still wait for company.
+func (l *Log) take() (batch []*item, hold time.Duration, closing bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if len(l.queue) > 0 && l.waited == 0 && len(l.owed) == 0 && !l.closed && len(l.queue) < maxBatch {
+		if hold = company - time.Since(l.since); hold > 0 {
+			return nil, hold, false
+		}
+	}
 	n, size := 0, 0
 	for n < len(l.queue) && len(l.owed)+n < maxBatch && (n == 0 || size+l.queue[n].size() <= maxBatchBytes) {
 		size += l.queue[n].size()
 		n++
 	}
 	batch = append(l.owed, l.queue[:n]...)
+	for _, it := range l.queue[:n] {
+		if it.done != nil {
+			l.waited--
+		}
+	}
 	l.owed = nil
 	clear(l.queue[:n])
 	l.queue = l.queue[n:]
@@ -66,7 +87,7 @@ func (l *Log) take() (batch []*item, closing bool) {
 		l.queue = nil
 	}
 	l.bytes -= size
-	return batch, l.closed
+	return batch, 0, l.closed
 }
 
 // commitOrRecover commits a batch. If that fails, it answers all who wait, and
@@ -157,7 +178,7 @@ func (l *Log) fail(batch []*item, err error) {
 			l.bytes += it.size()
 		}
 	}
-	l.queue = posted
+	l.queue, l.waited = posted, 0
 	l.mu.Unlock()
 	refused := fmt.Errorf("%w: %w", ErrUnavailable, err)
 	for _, it := range append(waiting, batch...) {
