@@ -27,6 +27,8 @@ check: fmt vet ## the quick loop: format, vet, layers, unit tests with -race; no
 
 test: deps fmt vet ## everything, end-to-end tests included; installs what is missing
 	@go test -race -timeout 20m ./...
+	@# With the race detector it replays a sample and compares nothing.
+	@go test ./test/traces
 
 bench: ## engine against cedar, one MCP call direct against through the gateway
 	@go test -run '^$$' -bench . -benchmem ./bench
