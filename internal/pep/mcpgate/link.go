@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
@@ -103,12 +104,20 @@ type wire struct {
 	defs *definitions
 
 	resources *offered
+	// waiting holds one for each answer to a question of the server that waits
+	// to be sent.
+	waiting chan struct{}
+	flooded sync.Once
 }
+
+// maxWaiting is how many answers may wait for a server that asks and does not
+// read. One that goes on asking is cut off.
+const maxWaiting = 256
 
 // dial begins a conversation. What the server says outside of calls goes to
 // hear, which must not wait for the conversation itself.
 func (up *upstream) dial(ctx context.Context, era mcp.Era, hear func(*wire, *mcp.Message)) (*wire, error) {
-	w := &wire{up: up, era: era}
+	w := &wire{up: up, era: era, waiting: make(chan struct{}, maxWaiting)}
 	set := make(chan struct{}) // closed when w is complete
 	conn, err := mcp.Dial(ctx, up.server, era, func(m *mcp.Message) {
 		<-set
@@ -160,13 +169,34 @@ func (w *wire) own(ctx context.Context, m *mcp.Message) (*reply, error) {
 // decline answers a question that nobody can be asked. It does not wait: it may
 // be called where the server's messages are read.
 func (w *wire) decline(q *mcp.Message) {
-	w.up.gate.goDo(func() {
+	w.aside(func() {
 		ctx, cancel := context.WithTimeout(w.up.gate.life, farewell)
 		defer cancel()
 		if err := w.conn.Send(ctx, declined(q)); err != nil {
 			w.up.gate.log.Warn("answer not sent", "server", w.up.name(), "error", err)
 		}
 	})
+}
+
+// aside does what answers a question of the server, where its messages must be
+// read on meanwhile.
+func (w *wire) aside(do func()) {
+	select {
+	case w.waiting <- struct{}{}:
+	default:
+		w.flooded.Do(func() {
+			w.up.gate.log.Warn("upstream cut off: it asks without reading the answers", "server", w.up.name())
+			w.up.gate.goDo(w.close)
+		})
+		return
+	}
+	ok := w.up.gate.goDo(func() {
+		defer func() { <-w.waiting }()
+		do()
+	})
+	if !ok {
+		<-w.waiting
+	}
 }
 
 // ownParams are the params of the gate's own requests.

@@ -77,6 +77,10 @@ func loudEnough(wanted, level string) bool {
 	return w >= 0 && slices.Index(levels, level) >= w
 }
 
+// maxQuestions is how many questions of one call may be open. More are
+// declined.
+const maxQuestions = 16
+
 // question keeps a question of the server for the client.
 func (r *running) question(m *mcp.Message) {
 	if !mayAsk(r.bridge.capabilities, m.Method()) || !canAsk(r.digest) {
@@ -84,12 +88,16 @@ func (r *running) question(m *mcp.Message) {
 		return
 	}
 	r.mu.Lock()
+	open := len(r.questions) < maxQuestions
 	select {
 	case <-r.done:
+		open = false
+	default:
+	}
+	if !open {
 		r.mu.Unlock()
 		r.bridge.decline(m)
 		return
-	default:
 	}
 	r.asked++
 	r.questions["q"+strconv.Itoa(r.asked)] = m
