@@ -368,7 +368,7 @@ func declined(m *mcp.Message) *mcp.Message {
 // where the server's messages are read.
 func (d *downward) respond(q, m *mcp.Message) {
 	g := d.wire.up.gate
-	d.wire.aside(func() {
+	d.wire.answerLater(func() {
 		ctx, cancel := context.WithTimeout(g.life, g.limits.Connect)
 		defer cancel()
 		d.answer(ctx, q, m)

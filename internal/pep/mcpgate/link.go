@@ -169,7 +169,7 @@ func (w *wire) own(ctx context.Context, m *mcp.Message) (*reply, error) {
 // decline answers a question that nobody can be asked. It does not wait: it may
 // be called where the server's messages are read.
 func (w *wire) decline(q *mcp.Message) {
-	w.aside(func() {
+	w.answerLater(func() {
 		ctx, cancel := context.WithTimeout(w.up.gate.life, farewell)
 		defer cancel()
 		if err := w.conn.Send(ctx, declined(q)); err != nil {
@@ -178,9 +178,9 @@ func (w *wire) decline(q *mcp.Message) {
 	})
 }
 
-// aside does what answers a question of the server, where its messages must be
+// answerLater does what answers a question of the server, where its messages must be
 // read on meanwhile.
-func (w *wire) aside(do func()) {
+func (w *wire) answerLater(do func()) {
 	select {
 	case w.waiting <- struct{}{}:
 	default:

@@ -352,7 +352,7 @@ func (s *session) relay(w *wire, m *mcp.Message, say func(*mcp.Message)) func() 
 		})
 		if err != nil {
 			// This runs where the server's messages are read, and must not wait.
-			w.aside(func() {
+			w.answerLater(func() {
 				s.sendTo(s.life, w, mcp.NewError(m.ID(), mcp.CodeInternalError, err.Error(), nil))
 			})
 			return nil
