@@ -436,9 +436,11 @@ func (s *session) receive(m *mcp.Message) (*stream, *inFlight, *refusal) {
 // ends ends a stream, and keeps it for a while, in case the client has not got
 // all of it.
 func (s *session) ends(st *stream, a answer) {
-	st.end(a)
+	// Under the lock, so that a client that has its answer finds the session in
+	// order.
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	st.end(a)
 	s.ended = append(s.ended, st)
 	bytes := 0
 	for _, e := range s.ended {
