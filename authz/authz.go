@@ -48,7 +48,7 @@ func (c Credential) String() string { return "credential(" + string(c.Kind) + ")
 // GoString hides the value.
 func (c Credential) GoString() string { return c.String() }
 
-// LogValue and MarshalJSON hide the value too.
+// MarshalJSON hides the value too.
 func (c Credential) MarshalJSON() ([]byte, error) { return json.Marshal(c.String()) }
 
 // A Request is one question: may this subject do this action to this
