@@ -5,7 +5,10 @@
 // pure: it reads no clock, file, network or environment.
 package authz
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"time"
+)
 
 // An Entity is a subject or a resource (AuthZEN 1.0 §5.1, §5.3). The zero
 // Entity means "not said".
@@ -57,10 +60,18 @@ type Request struct {
 	// ID is the id of the decision. The PDP assigns one; a value set by a PEP
 	// is ignored.
 	ID string
-	// Credential proves the subject. The PDP verifies it.
+	// Credential proves the acting agent. The PDP verifies it.
 	Credential Credential
+	// PEP proves the enforcement point that asks. Zero: the gate is a part of
+	// the PDP's own process. A gate that passes on what somebody else's PEP
+	// asks always sets its Kind, so that a PEP which shows nothing is refused.
+	PEP Credential
+	// Asserted is what a PEP says of the request and the PDP cannot prove. Nil
+	// when there is nothing of the kind.
+	Asserted *Assertion
 	// Action is the name of a catalogue operation, "<server>/<tool>", or of a
-	// method of the protocol itself, "mcp:<method>".
+	// method of the protocol itself, "mcp:<method>". With Asserted it may be the
+	// name of an action of the PEP's application.
 	Action string
 	// Server is the upstream that would act, when the gate knows it.
 	Server string
@@ -82,6 +93,20 @@ type Request struct {
 	Correlation string
 }
 
+// An Assertion is what a PEP says beside what is proven (AuthZEN 1.0 §5). What
+// it says of an entity fills what the PDP does not know and never overrides
+// what it knows, and only a PEP that may say it is believed.
+type Assertion struct {
+	// Subject is who acts. Zero: the agent that the credential proves.
+	Subject Entity
+	// SubjectProperties, ActionProperties, ResourceProperties and Context are
+	// JSON objects (I-JSON), or empty.
+	SubjectProperties  json.RawMessage
+	ActionProperties   json.RawMessage
+	ResourceProperties json.RawMessage
+	Context            json.RawMessage
+}
+
 // A Decision is the answer to a request. Its zero value denies.
 type Decision struct {
 	// ID identifies the decision and its record.
@@ -99,9 +124,46 @@ type Decision struct {
 	Policies []PolicyRef
 	// Obligations must be met for the decision to hold.
 	Obligations []Obligation
+	// Remedies are all smallest sets of facts under which the same policies
+	// would allow the same request. A denial without any is final. An allow has
+	// none.
+	Remedies []Remedy
 	// Version is the digest of the policy set that decided.
 	Version string
+	// Time is when it was decided.
+	Time time.Time
 }
+
+// A Remedy is a set of facts which together would turn a denial into an allow.
+type Remedy []Fact
+
+// A Fact is something that a person or the subject could still prove or give.
+// It is an input to policy: policy decides again once it is there.
+type Fact struct {
+	// Kind is one of the Fact constants.
+	Kind FactKind `json:"kind"`
+	// Name is the role that approves, or the group of an elevation.
+	Name string `json:"name,omitempty"`
+	// Level is the authentication level that is needed at least.
+	Level int64 `json:"level,omitempty"`
+	// MaxAge is how long ago, in seconds, the authentication may have been.
+	MaxAge int64 `json:"max_age,omitempty"`
+}
+
+// A FactKind says what a [Fact] is.
+type FactKind string
+
+// The kinds of fact.
+const (
+	// FactApproval: somebody of the role Name approves this very request.
+	FactApproval FactKind = "approval"
+	// FactLevel: the subject authenticates at the level Level or above.
+	FactLevel FactKind = "auth_level"
+	// FactFresh: the subject authenticates anew, not longer than MaxAge ago.
+	FactFresh FactKind = "auth_age"
+	// FactElevation: the agent becomes a member of the group Name.
+	FactElevation FactKind = "elevation"
+)
 
 // A Reason explains a decision to whoever is told of it.
 type Reason struct {
@@ -134,6 +196,9 @@ const (
 	ReasonPDPDown           = "pdp_unavailable"      // the gate could not reach a PDP
 	ReasonUpstreamDown      = "upstream_unavailable" // the upstream could not be reached (outcome, not decision)
 	ReasonHeaderMismatch    = "header_mismatch"      // mirrored headers disagree with the body
+	ReasonAssertion         = "assertion_refused"    // the PEP says what it may not say
+	ReasonEntitiesDown      = "entities_unavailable" // what is known of the entities could not be read
+	ReasonOverloaded        = "overloaded"           // there is more to decide than can be decided
 )
 
 // A PolicyRef points at one policy.
