@@ -71,6 +71,9 @@ type Issuer struct {
 	SubjectClaim string `yaml:"subject_claim"`
 	// GroupsClaim is the claim that lists the agent's groups. Empty: none.
 	GroupsClaim string `yaml:"groups_claim"`
+	// Levels maps values of the acr claim to authentication levels (2 and
+	// above), for policies that look at context.auth.level.
+	Levels map[string]int64 `yaml:"levels"`
 }
 
 // An Upstream is one MCP server. Exactly one of Command and URL is set.

@@ -112,7 +112,7 @@ func TestTokenProvesTheAgent(t *testing.T) {
 		want        Subject
 		ok          bool
 	}{
-		{name: "good", token: good, ok: true, want: Subject{Agent: "billing-bot", Groups: []string{"billing", "staff"}, For: "alice@example.com", Method: "jwt"}},
+		{name: "good", token: good, ok: true, want: Subject{Agent: "billing-bot", Groups: []string{"billing", "staff"}, For: "alice@example.com", Method: "jwt", Level: LevelProven}},
 		{name: "expired", token: o.token(t, jose.ES256, o.key, func(c map[string]any) { c["exp"] = time.Now().Add(-time.Minute).Unix() })},
 		{name: "no expiry", token: o.token(t, jose.ES256, o.key, func(c map[string]any) { delete(c, "exp") })},
 		{name: "not yet valid", token: o.token(t, jose.ES256, o.key, func(c map[string]any) { c["nbf"] = time.Now().Add(time.Hour).Unix() })},
@@ -182,7 +182,7 @@ func TestKeyIsHashedAtRest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(got, Subject{Agent: "claude", Groups: []string{"desktop", "staff"}, Method: "key"}); d != "" {
+	if d := cmp.Diff(got, Subject{Agent: "claude", Groups: []string{"desktop", "staff"}, Method: "key", Level: LevelProven}); d != "" {
 		t.Error(d)
 	}
 	wrong, _ := NewKey()

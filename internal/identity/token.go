@@ -27,6 +27,9 @@ type Issuer struct {
 	SubjectClaim string
 	// GroupsClaim names the claim that lists groups of the agent.
 	GroupsClaim string
+	// Levels maps values of the acr claim to authentication levels above
+	// [LevelProven].
+	Levels map[string]int64
 }
 
 // maxToken bounds a token's size in bytes before anything parses it.
@@ -49,6 +52,8 @@ type issuer struct {
 	flight   singleflight.Group
 	verifier atomic.Pointer[oidc.IDTokenVerifier]
 	failed   atomic.Pointer[failure]
+	memory   memory
+	now      func() time.Time
 }
 
 // A failure is the last discovery that failed.
@@ -57,11 +62,11 @@ type failure struct {
 	at  time.Time
 }
 
-func newIssuer(i Issuer, client *http.Client) *issuer {
+func newIssuer(i Issuer, client *http.Client, now func() time.Time) *issuer {
 	if client == nil {
 		client = &http.Client{Timeout: 5 * time.Second}
 	}
-	return &issuer{Issuer: i, client: client}
+	return &issuer{Issuer: i, client: client, now: now}
 }
 
 // byToken verifies a JWT (RFC 7519; issuer, audience, expiry, signature).
@@ -74,7 +79,16 @@ func (v *Verifier) byToken(ctx context.Context, token string) (Subject, error) {
 	if !ok {
 		return Subject{}, fmt.Errorf("the token's issuer is not configured: %w", ErrUnauthenticated)
 	}
-	return i.verify(ctx, token)
+	now := i.now()
+	if s, ok := i.memory.get(token, now); ok {
+		return s, nil
+	}
+	s, expires, err := i.verify(ctx, token)
+	if err != nil {
+		return Subject{}, err
+	}
+	i.memory.put(token, s, now, expires)
+	return s, nil
 }
 
 // claimedIssuer reads the issuer that a token claims, only to choose whose
@@ -100,34 +114,41 @@ func claimedIssuer(token string) (string, error) {
 	return claims.Issuer, nil
 }
 
-func (i *issuer) verify(ctx context.Context, token string) (Subject, error) {
+func (i *issuer) verify(ctx context.Context, token string) (Subject, time.Time, error) {
+	none := time.Time{}
 	verifier, err := i.discover(ctx)
 	if err != nil {
-		return Subject{}, err
+		return Subject{}, none, err
 	}
 	t, err := verifier.Verify(oidc.ClientContext(ctx, i.client), token)
 	if err != nil {
 		// go-oidc does not tell a bad signature from keys that cannot be
 		// fetched; both deny, and the chain says which for the operator.
-		return Subject{}, fmt.Errorf("%w: %w", ErrUnauthenticated, err)
+		return Subject{}, none, fmt.Errorf("%w: %w", ErrUnauthenticated, err)
 	}
 	var claims map[string]any
 	if err := t.Claims(&claims); err != nil {
-		return Subject{}, fmt.Errorf("read claims: %w: %w", ErrUnauthenticated, err)
+		return Subject{}, none, fmt.Errorf("read claims: %w: %w", ErrUnauthenticated, err)
 	}
-	s := Subject{Method: "jwt"}
+	s := Subject{Method: MethodJWT, Level: LevelProven}
+	if acr, ok := claims["acr"].(string); ok {
+		s.Level = max(s.Level, i.Levels[acr])
+	}
+	if at, ok := claims["auth_time"].(float64); ok && at > 0 && at < 1<<40 {
+		s.Authenticated = time.Unix(int64(at), 0)
+	}
 	if s.Agent, _ = claims[i.AgentClaim].(string); !agentID.MatchString(s.Agent) {
-		return Subject{}, fmt.Errorf("claim %q does not name an agent: %w", i.AgentClaim, ErrUnauthenticated)
+		return Subject{}, none, fmt.Errorf("claim %q does not name an agent: %w", i.AgentClaim, ErrUnauthenticated)
 	}
 	if i.SubjectClaim != "" {
 		s.For, _ = claims[i.SubjectClaim].(string)
 	}
 	if i.GroupsClaim != "" {
 		if s.Groups, err = groups(claims[i.GroupsClaim]); err != nil {
-			return Subject{}, fmt.Errorf("claim %q: %w", i.GroupsClaim, err)
+			return Subject{}, none, fmt.Errorf("claim %q: %w", i.GroupsClaim, err)
 		}
 	}
-	return s, nil
+	return s, t.Expiry, nil
 }
 
 // groups reads a list of group names. A claim of another shape is refused
@@ -180,7 +201,7 @@ func (i *issuer) ask() (any, error) {
 		i.failed.Store(&failure{err, time.Now()})
 		return nil, err
 	}
-	v := provider.Verifier(&oidc.Config{ClientID: i.Audience, SupportedSigningAlgs: algorithms})
+	v := provider.Verifier(&oidc.Config{ClientID: i.Audience, SupportedSigningAlgs: algorithms, Now: i.now})
 	i.verifier.Store(v)
 	return v, nil
 }
