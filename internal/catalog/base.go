@@ -18,7 +18,7 @@ type Session = {
 	denials: Long,
 	started: datetime
 };
-type Auth = { method: String };
+type Auth = { method: String, level: Long, age: Long };
 
 entity Group;
 entity Agent in [Group];
@@ -50,17 +50,9 @@ func newGenerator() (*generator, error) {
 
 // action declares the action of an operation.
 func (g *generator) action(o *Operation, input ast.IsType, resources []string) {
-	a := ast.Action{AppliesTo: &ast.AppliesTo{
-		Principals: []ast.EntityTypeRef{"Agent"},
-		Context: ast.RecordType{
-			"input":   {Type: input},
-			"session": {Type: ast.Type("Session")},
-			"auth":    {Type: ast.Type("Auth")},
-			"now":     {Type: ast.Type("datetime")},
-			"gate":    {Type: ast.Type("String")},
-			"subject": {Type: ast.Type("String"), Optional: true},
-		},
-	}}
+	context := planeContext()
+	context["input"] = ast.Attribute{Type: input}
+	a := ast.Action{AppliesTo: &ast.AppliesTo{Principals: []ast.EntityTypeRef{"Agent"}, Context: context}}
 	for _, r := range resources {
 		a.AppliesTo.Resources = append(a.AppliesTo.Resources, ast.EntityTypeRef(r))
 	}
@@ -68,4 +60,16 @@ func (g *generator) action(o *Operation, input ast.IsType, resources []string) {
 		a.Parents = append(a.Parents, ast.ParentRefFromID(types.String(parent)))
 	}
 	g.namespace("").Actions[types.String(o.Action)] = a
+}
+
+// planeContext is what the plane itself puts into the context of every action.
+func planeContext() ast.RecordType {
+	return ast.RecordType{
+		"session":   {Type: ast.Type("Session")},
+		"auth":      {Type: ast.Type("Auth")},
+		"approvals": {Type: ast.Set(ast.Type("String"))},
+		"now":       {Type: ast.Type("datetime")},
+		"gate":      {Type: ast.Type("String")},
+		"subject":   {Type: ast.Type("String"), Optional: true},
+	}
 }

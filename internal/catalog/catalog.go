@@ -17,6 +17,7 @@ import (
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/schema"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/ast"
+	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
 )
 
 // A Config is what a catalogue is made from.
@@ -26,6 +27,9 @@ type Config struct {
 	// Overlay is the operator's word. Nil says nothing: every tool is then
 	// taken to write, to destroy and to reach outside.
 	Overlay *Overlay
+	// Schema holds the operator's applications in Cedar syntax: namespaces with
+	// their entity types and actions. Empty: there are none.
+	Schema []byte
 }
 
 // A Catalog is a checked, immutable set of operations. It is safe for
@@ -36,6 +40,7 @@ type Catalog struct {
 	conflicts  []Conflict
 	schema     []byte
 	ast        *ast.Schema
+	types      *resolved.Schema
 }
 
 // A Conflict is an annotation by which a server contradicts the operator.
@@ -67,10 +72,16 @@ func New(cfg Config) (*Catalog, error) {
 	for _, m := range protocolMethods() {
 		b.method(m)
 	}
+	b.applications(cfg.Schema)
 	if err := joinProblems(b.problems); err != nil {
 		return nil, err
 	}
-	return b.finish(), nil
+	c := b.finish()
+	b.resolve()
+	if err := joinProblems(b.problems); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // Schema is the Cedar schema of the catalogue in Cedar syntax: the entities,
@@ -83,8 +94,8 @@ func (c *Catalog) SchemaJSON() ([]byte, error) {
 	return schema.NewSchemaFromAST(c.ast).MarshalJSON()
 }
 
-// Operation finds an operation by its action, "<server>/<tool>" or
-// "mcp:<method>".
+// Operation finds an operation by its action, "<server>/<tool>",
+// "mcp:<method>" or "<application>::<name>".
 func (c *Catalog) Operation(action string) (*Operation, bool) {
 	o, ok := c.byAction[action]
 	return o, ok

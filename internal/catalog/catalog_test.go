@@ -104,6 +104,7 @@ func TestSchemaOfATool(t *testing.T) {
   principal: [Agent],
   resource: [Server],
   context: {
+    approvals: Set<String>,
     auth: Auth,
     gate: String,
     input: mail_x2dbox__send_x20mail__Input,
@@ -326,7 +327,8 @@ func checkRequest(t fataler, c *Catalog, o *Operation, input types.Record, resou
 		Principal: types.NewEntityUID("Agent", "a"), Action: o.UID(), Resource: resource,
 		Context: types.NewRecord(types.RecordMap{
 			"input": input, "gate": types.String("mcp"), "now": types.NewDatetimeFromMillis(1),
-			"auth": types.NewRecord(types.RecordMap{"method": types.String("key")}),
+			"auth":      types.NewRecord(types.RecordMap{"method": types.String("key"), "level": types.Long(1), "age": types.Long(0)}),
+			"approvals": types.NewSet(),
 			"session": types.NewRecord(types.RecordMap{
 				"id": types.String("s"), "labels": types.NewSet(), "calls": types.Long(1),
 				"denials": types.Long(0), "started": types.NewDatetimeFromMillis(0),

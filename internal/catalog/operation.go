@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/cedar-policy/cedar-go/types"
+	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
 
 	"github.com/bailiwick-dev/bailiwick/authz"
 )
@@ -27,12 +28,17 @@ const (
 	EffectDiscover = "discover"
 )
 
-// An Operation is one thing that an agent can do: a pinned tool, or a method
-// of the protocol. It is immutable and safe for concurrent use.
+// An Operation is one thing that can be done: a pinned tool, a method of the
+// protocol, or an action of an application. It is immutable and safe for
+// concurrent use.
 type Operation struct {
-	// Action is the id of the Cedar action: "<server>/<tool>" or
-	// "mcp:<method>".
+	// Action names it: "<server>/<tool>", "mcp:<method>" or
+	// "<application>::<name>".
 	Action string
+	// Application is the namespace of an application's action, and Name what its
+	// enforcement points call it. Both are empty for all others.
+	Application string
+	Name        string
 	// Server and Tool name a tool. Both are empty for a method.
 	Server string
 	Tool   string
@@ -66,10 +72,16 @@ type Operation struct {
 
 	method       *method
 	serverLabels map[string][]string
+
+	id      types.String        // of an application's action: the Cedar id
+	context resolved.RecordType // of an application's action: the operator's part
 }
 
 // UID is the Cedar action.
 func (o *Operation) UID() types.EntityUID {
+	if o.Application != "" {
+		return types.NewEntityUID(types.EntityType(o.Application+"::Action"), o.id)
+	}
 	return types.NewEntityUID("Action", types.String(o.Action))
 }
 
@@ -114,7 +126,7 @@ func (o *Operation) Input(server string, raw json.RawMessage) (types.Record, typ
 		rec, err := o.method.input(server, raw)
 		return rec, nil, err
 	}
-	if server != o.Server {
+	if o.input == nil || server != o.Server {
 		return types.Record{}, nil, fmt.Errorf("input of %s: it is not an operation of server %q", o.Action, server)
 	}
 	return convert(o.input, o.round, raw)
