@@ -155,6 +155,14 @@ func (e *exchange) endpoint() (serve func(*exchange) *problem, method string) {
 	switch strings.TrimPrefix(e.r.URL.Path, e.api.prefix) {
 	case pathEvaluation:
 		return (*exchange).evaluation, http.MethodPost
+	case pathEvaluations:
+		return (*exchange).evaluations, http.MethodPost
+	case pathSearchSubject:
+		return (*exchange).searchSubject, http.MethodPost
+	case pathSearchResource:
+		return (*exchange).searchResource, http.MethodPost
+	case pathSearchAction:
+		return (*exchange).searchAction, http.MethodPost
 	}
 	if e.api.isMetadata(e.r.URL.Path) {
 		return (*exchange).describeSelf, http.MethodGet
