@@ -82,6 +82,29 @@ func Record(t resolved.RecordType, raw []byte, o Options) (types.RecordMap, erro
 	return m, r.end()
 }
 
+// Map reads a JSON object whose members all have one type and any names, as
+// tags do. The error is an [*Error].
+func Map(elem resolved.IsType, raw []byte, o Options) (types.RecordMap, error) {
+	r, err := newReader(raw, o)
+	if err != nil {
+		return nil, err
+	}
+	if r.dec.PeekKind() != '{' {
+		return nil, r.wrong("an object")
+	}
+	m := types.RecordMap{}
+	err = r.members(func(name string) error {
+		return r.within(shown(name), func() (err error) {
+			m[types.String(name)], err = r.value(elem, false)
+			return err
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return m, r.end()
+}
+
 // Value reads JSON as a value of a type. The error is an [*Error].
 func Value(t resolved.IsType, raw []byte, o Options) (types.Value, error) {
 	r, err := newReader(raw, o)

@@ -204,6 +204,23 @@ func TestOptionsSayHowLenient(t *testing.T) {
 	}
 }
 
+func TestMapHasAnyNames(t *testing.T) {
+	t.Parallel()
+	long := resolved.LongType{}
+	got, err := typed.Map(long, []byte(`{"a":1,"":2}`), typed.Options{RefuseExtra: true})
+	if err != nil || len(got) != 2 || got["a"] != types.Long(1) || got[""] != types.Long(2) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	for json, want := range map[string]string{
+		`[]`: `the value is not an object`, `{"a":"x"}`: `a is not an integer`, `{"a":1,"a":1}`: `the value has a key twice`,
+		`{"a":1`: `the value is not valid JSON (RFC 8259, UTF-8)`, `{} {}`: `the value is followed by something else`,
+	} {
+		if _, err := typed.Map(long, []byte(json), typed.Options{}); errorText(err) != want {
+			t.Errorf("%s: got %v, want %q", json, err, want)
+		}
+	}
+}
+
 func errorText(err error) string {
 	if err == nil {
 		return ""
