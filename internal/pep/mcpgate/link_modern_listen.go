@@ -22,6 +22,7 @@ type listener struct {
 	once  sync.Once
 	acked chan struct{} // closed when got is set
 	got   subscription
+	ended chan struct{} // closed when nothing more comes
 }
 
 // take handles one message of the subscription.
@@ -40,6 +41,23 @@ func (s *listener) take(m *mcp.Message) {
 	})
 }
 
+// agreed waits for the acknowledgement until the request or ctx ends, and
+// reports whether it has come. A server that acknowledges and hangs up at once
+// has agreed: both are true by the time somebody looks.
+func (s *listener) agreed(ctx context.Context) bool {
+	select {
+	case <-s.acked:
+	case <-s.ended:
+	case <-ctx.Done():
+	}
+	select {
+	case <-s.acked:
+		return true
+	default:
+		return false
+	}
+}
+
 // listen subscribes to what the server says outside of requests. A stream that
 // breaks is opened again; what may have been missed in between is told as a
 // change.
@@ -47,48 +65,44 @@ func (l *modernLink) listen(ctx context.Context, want subscription, emit func(*m
 	if want.empty() {
 		return subscription{}, nil
 	}
-	s, ended := l.listenOnce(ctx, want, emit)
+	s := l.listenOnce(ctx, want, emit)
 	if s == nil {
 		return subscription{}, mcp.ErrNotSent
 	}
-	select {
-	case <-s.acked:
-		if !s.got.empty() {
-			l.wire.up.gate.goDo(func() { l.listenOn(ctx, ended, want, emit) })
-		}
-		return s.got, nil
-	case <-ended:
-	case <-time.After(l.wire.up.gate.limits.Connect):
-	case <-ctx.Done():
+	soon, cancel := context.WithTimeout(ctx, l.wire.up.gate.limits.Connect)
+	defer cancel()
+	if !s.agreed(soon) {
+		return subscription{}, nil
 	}
-	return subscription{}, nil
+	if !s.got.empty() {
+		l.wire.up.gate.goDo(func() { l.listenOn(ctx, s, want, emit) })
+	}
+	return s.got, nil
 }
 
-// listenOnce sends one request. The returned channel is closed when it has
-// ended.
-func (l *modernLink) listenOnce(ctx context.Context, want subscription, emit func(*mcp.Message)) (*listener, <-chan struct{}) {
-	s := &listener{emit: emit, acked: make(chan struct{})}
-	ended := make(chan struct{})
+// listenOnce sends one request. It returns nil when the gate is closing.
+func (l *modernLink) listenOnce(ctx context.Context, want subscription, emit func(*mcp.Message)) *listener {
+	s := &listener{emit: emit, acked: make(chan struct{}), ended: make(chan struct{})}
 	params := set(ownMeta(nil, nil), want.wire(), "notifications")
 	ok := l.wire.up.gate.goDo(func() {
-		defer close(ended)
+		defer close(s.ended)
 		_, err := l.wire.call(ctx, mcp.NewRequest(json.RawMessage("0"), methodListen, params), nil, s.take)
 		if err != nil && ctx.Err() == nil {
 			l.wire.up.gate.log.Info("subscription ended", "server", l.wire.up.name(), "error", err)
 		}
 	})
 	if !ok {
-		return nil, nil
+		return nil
 	}
-	return s, ended
+	return s
 }
 
 // listenOn listens again whenever the stream has ended.
-func (l *modernLink) listenOn(ctx context.Context, ended <-chan struct{}, want subscription, emit func(*mcp.Message)) {
+func (l *modernLink) listenOn(ctx context.Context, s *listener, want subscription, emit func(*mcp.Message)) {
 	pause := listenPause
 	for {
 		select {
-		case <-ended:
+		case <-s.ended:
 		case <-ctx.Done():
 			return
 		}
@@ -98,21 +112,17 @@ func (l *modernLink) listenOn(ctx context.Context, ended <-chan struct{}, want s
 		case <-ctx.Done():
 			return
 		}
-		var s *listener
-		if s, ended = l.listenOnce(ctx, want, emit); s == nil {
+		if s = l.listenOnce(ctx, want, emit); s == nil {
 			return
 		}
-		select {
-		case <-s.acked:
-			pause = listenPause
-			for _, k := range listKinds {
-				if want.lists[k.filter] {
-					emit(mcp.NewNotification(k.note, nil))
-				}
+		if !s.agreed(ctx) {
+			continue
+		}
+		pause = listenPause
+		for _, k := range listKinds {
+			if want.lists[k.filter] {
+				emit(mcp.NewNotification(k.note, nil))
 			}
-		case <-ended:
-		case <-ctx.Done():
-			return
 		}
 	}
 }

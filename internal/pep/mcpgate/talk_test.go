@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -39,13 +40,19 @@ func (d *dialogue) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprintf(w, `{"jsonrpc":"2.0","id":%s,%s}`, m.ID(), format)
 	}
+	hear := func() {
+		select {
+		case d.in <- m:
+		case <-r.Context().Done():
+		}
+	}
 	switch m.Method() {
 	case methodInitialize:
 		answer(`"result":{"protocolVersion":"2025-11-25","capabilities":{"tools":{},"logging":{},"resources":{}},"serverInfo":{"name":"d","version":"1"}}`)
 	case methodTools:
 		answer(`"result":{"tools":[{"name":"t","inputSchema":{"type":"object"}}]}`)
 	case methodSetLevel:
-		d.in <- m
+		hear()
 		answer(`"result":{}`)
 	case methodRead:
 		answer(`"error":{"code":-32002,"message":"no such thing","data":{"uri":"x"}}`)
@@ -60,7 +67,7 @@ func (d *dialogue) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		d.said(say, d.in)
 		say(`{"jsonrpc":"2.0","id":$ID,"result":{"content":[]}}`)
 	default:
-		d.in <- m
+		hear()
 		w.WriteHeader(http.StatusAccepted)
 	}
 }
@@ -140,16 +147,10 @@ func TestQuestionsFindTheirWay(t *testing.T) {
 
 // A modern request hears the log messages that it has asked for, and no others.
 func TestLogMessagesAreAskedFor(t *testing.T) {
-	asked := make(chan string, 10)
+	asked := make(chan string, 1)
+	var first sync.Once
 	url := newDialogue(t, func(say func(string), heard <-chan *mcp.Message) {
-		select {
-		case m := <-heard:
-			if m.Method() == noteInitialized {
-				m = <-heard
-			}
-			asked <- mcp.GetString(m.Params(), "level")
-		default:
-		}
+		first.Do(func() { asked <- mcp.GetString(hearing(t, heard, methodSetLevel).Params(), "level") })
 		for _, level := range []string{"debug", "warning", "error"} {
 			say(`{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"` + level + `","data":"x"}}`)
 		}
@@ -160,8 +161,13 @@ func TestLogMessagesAreAskedFor(t *testing.T) {
 	if n := strings.Count(h.body, noteLog); n != 2 || strings.Contains(h.body, "debug") {
 		t.Errorf("asked for warnings: %s\n%s", h.body, r.log)
 	}
-	if level := <-asked; level != "warning" {
-		t.Errorf("the server was asked for %q", level)
+	select {
+	case level := <-asked:
+		if level != "warning" {
+			t.Errorf("the server was asked for %q", level)
+		}
+	default:
+		t.Error("the call has not come to the server")
 	}
 	if h := r.modernCall("/mcp/real", alice, callT); strings.Contains(h.body, noteLog) {
 		t.Errorf("asked for nothing: %s", h.body)
@@ -179,6 +185,21 @@ func TestMissingResourceCrossesEras(t *testing.T) {
 	id := r.begin("/mcp/real", bob)
 	if m := r.legacyCall("/mcp/real", bob, id, `{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"x"}}`).message(t); errorCode(m) != codeNoResource {
 		t.Errorf("legacy: %s", m.Bytes())
+	}
+}
+
+// What a server has agreed to counts, even if it hung up before anybody looked.
+func TestAgreementOutlivesItsStream(t *testing.T) {
+	s := &listener{acked: make(chan struct{}), ended: make(chan struct{})}
+	close(s.ended)
+	if s.agreed(t.Context()) {
+		t.Error("a stream that has brought nothing is an agreement")
+	}
+	s.take(mcp.NewNotification(noteAcknowledged, raw(map[string]any{"notifications": map[string]any{"toolsListChanged": true}})))
+	for range 100 { // which of two things that are true is looked at is chance
+		if !s.agreed(t.Context()) {
+			t.Fatal("the acknowledgement was overlooked")
+		}
 	}
 }
 
