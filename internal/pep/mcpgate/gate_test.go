@@ -40,6 +40,13 @@ const (
 	bob   = "bob-key"
 )
 
+// patience is how long a test waits for the gate at most: longer than anything
+// takes here, so that a test that fails ends.
+const patience = 30 * time.Second
+
+// bounded are limits within which nothing waits for longer than that.
+var bounded = Limits{Connect: 5 * time.Second, Call: patience, Answer: patience}
+
 // table is a decider that denies by table and remembers what it has seen.
 type table struct {
 	mu       sync.Mutex
@@ -307,7 +314,7 @@ func newRig(t *testing.T, change func(*Config), upstreams map[string]string) *ri
 	c := Config{
 		Decider: r.decider,
 		Logger:  slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Limits:  Limits{Connect: 5 * time.Second},
+		Limits:  bounded,
 	}
 	for _, name := range slices.Sorted(maps.Keys(upstreams)) {
 		c.Upstreams = append(c.Upstreams, mcp.Server{Name: name, URL: upstreams[name]})
@@ -408,7 +415,9 @@ func (h httpReply) message(t *testing.T) *mcp.Message {
 // do sends one plain HTTP request.
 func (r *rig) do(method, path, key, body string, headers ...string) httpReply {
 	r.t.Helper()
-	req, err := http.NewRequestWithContext(r.t.Context(), method, r.url+path, strings.NewReader(body))
+	ctx, cancel := context.WithTimeout(r.t.Context(), 2*patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, r.url+path, strings.NewReader(body))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -443,14 +452,21 @@ func (r *rig) do(method, path, key, body string, headers ...string) httpReply {
 // begin begins a legacy session over plain HTTP and returns its id.
 func (r *rig) begin(path, key string) string {
 	r.t.Helper()
+	id := r.initialize(path, key)
+	n := r.do("POST", path, key, `{"jsonrpc":"2.0","method":"notifications/initialized"}`, "Mcp-Session-Id", id)
+	if n.status != http.StatusAccepted {
+		r.t.Fatalf("initialized: %d %s", n.status, n.body)
+	}
+	return id
+}
+
+// initialize is the first half of begin.
+func (r *rig) initialize(path, key string) string {
+	r.t.Helper()
 	h := r.do("POST", path, key, `{"jsonrpc":"2.0","id":"init","method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"c","version":"1"}}}`)
 	id := h.header.Get("Mcp-Session-Id")
 	if id == "" {
 		r.t.Fatalf("no session: %d %s\n%s", h.status, h.body, r.log)
-	}
-	n := r.do("POST", path, key, `{"jsonrpc":"2.0","method":"notifications/initialized"}`, "Mcp-Session-Id", id)
-	if n.status != http.StatusAccepted {
-		r.t.Fatalf("initialized: %d %s", n.status, n.body)
 	}
 	return id
 }

@@ -326,7 +326,7 @@ func readEvents(t *testing.T, r *rig, path, key string, headers ...string) (*htt
 	if len(headers) > 0 && headers[0] == "POST" {
 		method, body, headers = "POST", headers[1], headers[2:]
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	t.Cleanup(cancel)
 	req, err := http.NewRequestWithContext(ctx, method, r.url+path, strings.NewReader(body))
 	if err != nil {
@@ -534,7 +534,7 @@ func TestLimits(t *testing.T) {
 // A session or a conversation that nobody uses ends by itself.
 func TestIdleSessionEnds(t *testing.T) {
 	r := newPlainRig(t, func(c *Config) { c.Limits.Idle = 20 * time.Millisecond })
-	id := r.begin("/mcp/legacy", alice)
+	id := r.initialize("/mcp/legacy", alice)
 	eventually(t, "the end of the session", func() bool {
 		return len(r.gate.sessions.all()) == 0
 	})

@@ -56,7 +56,7 @@ func child(t *testing.T, name, kind string) mcp.Server {
 // pipes is a client's end of a gate that speaks over pipes.
 func pipes(t *testing.T, d *table, upstreams ...mcp.Server) (*sdk.IOTransport, *Gate) {
 	t.Helper()
-	g, err := New(Config{Decider: d, Upstreams: upstreams, Logger: slog.New(slog.DiscardHandler)})
+	g, err := New(Config{Decider: d, Upstreams: upstreams, Logger: slog.New(slog.DiscardHandler), Limits: bounded})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +164,7 @@ func TestProcessThatDiesIsAmbiguous(t *testing.T) {
 // are no messages do not stop the others.
 func TestStdioAnswersWhatItHasRead(t *testing.T) {
 	d := &table{}
-	g, err := New(Config{Decider: d, Upstreams: []mcp.Server{child(t, "real", old)}, Logger: slog.New(slog.DiscardHandler)})
+	g, err := New(Config{Decider: d, Upstreams: []mcp.Server{child(t, "real", old)}, Logger: slog.New(slog.DiscardHandler), Limits: bounded})
 	if err != nil {
 		t.Fatal(err)
 	}
