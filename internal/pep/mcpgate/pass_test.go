@@ -229,7 +229,7 @@ func TestDecidedBytesAreSentBytes(t *testing.T) {
 			}
 			q := r.decider.of("real/echo")
 			if len(q) != 1 || string(q[0].Input) != args {
-				t.Fatalf("decided %s, want %s", q, args)
+				t.Fatalf("decided %+v, want %s", q, args)
 			}
 			sent := up.bodiesOf("tools/call")
 			if len(sent) != 1 {
