@@ -17,6 +17,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/ijson"
 	"github.com/bailiwick-dev/bailiwick/internal/pep"
+	"github.com/bailiwick-dev/bailiwick/internal/wire"
 )
 
 // slowReader is how long a request body may take to arrive.
@@ -163,6 +164,12 @@ func (e *exchange) endpoint() (serve func(*exchange) *problem, method string) {
 		return (*exchange).searchResource, http.MethodPost
 	case pathSearchAction:
 		return (*exchange).searchAction, http.MethodPost
+	case wire.PathDecide:
+		return (*exchange).gateDecide, http.MethodPost
+	case wire.PathReachable:
+		return (*exchange).gateReachable, http.MethodPost
+	case wire.PathReport:
+		return (*exchange).gateReport, http.MethodPost
 	}
 	if e.api.isMetadata(e.r.URL.Path) {
 		return (*exchange).describeSelf, http.MethodGet

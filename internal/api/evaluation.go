@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"runtime"
 	"runtime/debug"
@@ -82,14 +83,8 @@ func (e *exchange) single(q *question) *problem {
 
 // decide asks the decider and fails closed: a fault, and an allow that nobody
 // recorded, are denials.
-func (a *API) decide(ctx context.Context, req authz.Request) (d authz.Decision) {
-	defer func() {
-		if p := recover(); p != nil {
-			a.logPanic(p)
-			d = authz.Deny(authz.ReasonInternal, undecided)
-		}
-	}()
-	d, err := a.Decider.Decide(ctx, req)
+func (a *API) decide(ctx context.Context, req authz.Request) authz.Decision {
+	d, err := a.ask(ctx, req)
 	if err == nil && d.Allow && d.ID == "" {
 		err = errors.New("an allow without the id of its record")
 	}
@@ -105,7 +100,20 @@ func (a *API) decide(ctx context.Context, req authz.Request) (d authz.Decision) 
 	return d
 }
 
+func (a *API) ask(ctx context.Context, req authz.Request) (d authz.Decision, err error) {
+	defer a.contain(&err)
+	return a.Decider.Decide(ctx, req)
+}
+
 const undecided = "The request could not be decided; try again later."
+
+// contain makes an error of a panic.
+func (a *API) contain(err *error) {
+	if p := recover(); p != nil {
+		a.logPanic(p)
+		*err = fmt.Errorf("%w: the decider panicked", errOurs)
+	}
+}
 
 // logPanic logs where a panic came from. Its value could hold what was asked;
 // only the runtime's own says nothing of the kind.

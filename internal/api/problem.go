@@ -1,12 +1,14 @@
 package api
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/bailiwick-dev/bailiwick/authz"
+	"github.com/bailiwick-dev/bailiwick/internal/pep"
 )
 
 // A problem is why a whole request is not answered (AuthZEN 1.0 §10.1.2). It
@@ -63,8 +65,27 @@ func faulty() *problem {
 func unavailable() *problem {
 	return &problem{
 		status: http.StatusServiceUnavailable, code: "unavailable",
-		message: "This could not be answered in time; try again after a pause.", header: "Retry-After", value: "1",
+		message: "This could not be answered now; try again after a pause.", header: "Retry-After", value: "1",
 	}
+}
+
+// errOurs is an error of the program, which asking again does not change. Any
+// other error of the decider may pass.
+var errOurs = errors.New("a fault of the program")
+
+// fault says what a PEP is told of an error of the decider.
+func (e *exchange) fault(what string, err error) *problem {
+	if errors.Is(err, pep.ErrRefused) {
+		if e.credential().Value == "" {
+			return unauthenticated()
+		}
+		return refused()
+	}
+	e.api.Logger.Error("request failed", "request", what, "error", err)
+	if errors.Is(err, errOurs) {
+		return faulty()
+	}
+	return unavailable()
 }
 
 // fail answers with a problem.

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"strconv"
 
@@ -52,7 +51,7 @@ func (e *exchange) search(want pep.Part) *problem {
 	// of it.
 	page, err := e.api.find(ctx, h.request(e), pep.Query{Want: want, After: after, Limit: max(1, h.limit)})
 	if err != nil {
-		return e.searchProblem(err)
+		return e.fault("search", err)
 	}
 	if h.limit == 0 {
 		page = pep.Page{More: page.More || len(page.IDs) > 0}
@@ -127,32 +126,8 @@ func count(number []byte) (n int, ok bool) {
 
 // find asks the decider. A panic is a fault like any other.
 func (a *API) find(ctx context.Context, req authz.Request, q pep.Query) (page pep.Page, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			a.logPanic(p)
-			page, err = pep.Page{}, errors.New("the search panicked")
-		}
-	}()
+	defer a.contain(&err)
 	return a.Decider.Search(ctx, req, q)
-}
-
-func (e *exchange) searchProblem(err error) *problem {
-	if errors.Is(err, pep.ErrRefused) {
-		return e.refusal()
-	}
-	e.api.Logger.Error("search failed", "gate", e.api.Gate, "error", err)
-	if errors.Is(err, context.DeadlineExceeded) {
-		return unavailable()
-	}
-	return faulty()
-}
-
-// refusal tells a PEP that it has not said who it is, or that it may not.
-func (e *exchange) refusal() *problem {
-	if e.credential().Value == "" {
-		return unauthenticated()
-	}
-	return refused()
 }
 
 // tellPage answers with one page (AuthZEN 1.0 §8.2.2, §8.3). The page object
@@ -165,7 +140,7 @@ func (e *exchange) tellPage(h *hunt, after string, page pep.Page) *problem {
 		}
 		var err error
 		if next, err = e.api.suspend(h, after); err != nil {
-			return e.searchProblem(err)
+			return e.fault("search", err)
 		}
 	}
 	b := append(e.buf, `{"page":{"next_token":`...)

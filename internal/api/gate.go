@@ -1,0 +1,114 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/bailiwick-dev/bailiwick/authz"
+	"github.com/bailiwick-dev/bailiwick/internal/pep"
+	"github.com/bailiwick-dev/bailiwick/internal/wire"
+)
+
+// A Reporter is a decider that takes outcomes from gates in other processes.
+type Reporter interface {
+	// ReportFrom is [pep.Decider.Report] for a gate which the credential proves.
+	// An error that wraps [pep.ErrRefused] says that it may not report.
+	ReportFrom(ctx context.Context, gate authz.Credential, out authz.Outcome) error
+}
+
+// gateDecide decides for a gate in another process. Every decision is an
+// answer, that nobody knows the agent too: the gate has to tell it.
+func (e *exchange) gateDecide() *problem {
+	body, p := e.body()
+	if p != nil {
+		return p
+	}
+	req, err := wire.ParseRequest(&e.reader, body)
+	if err != nil {
+		return misunderstood(err)
+	}
+	ctx, cancel := context.WithTimeout(e.r.Context(), e.api.Timeout)
+	defer cancel()
+	d := e.api.decide(ctx, e.from(req))
+	if e.buf, err = wire.AppendDecision(e.buf, &d); err != nil {
+		return e.fault("decide", fmt.Errorf("%w: %w", errOurs, err))
+	}
+	e.write(http.StatusOK)
+	return nil
+}
+
+// gateReachable says which operations a list may show.
+func (e *exchange) gateReachable() *problem {
+	body, p := e.body()
+	if p != nil {
+		return p
+	}
+	req, ops, err := wire.ParseReachable(&e.reader, body)
+	if err != nil {
+		return misunderstood(err)
+	}
+	ctx, cancel := context.WithTimeout(e.r.Context(), e.api.Timeout)
+	defer cancel()
+	reach, err := e.api.reach(ctx, e.from(req), ops)
+	if err != nil {
+		return e.fault("reachable", err)
+	}
+	e.buf = wire.AppendReach(e.buf, reach)
+	e.write(http.StatusOK)
+	return nil
+}
+
+// gateReport takes what became of a released action.
+func (e *exchange) gateReport() *problem {
+	reporter, ok := e.api.Decider.(Reporter)
+	if !ok {
+		return notFound()
+	}
+	body, p := e.body()
+	if p != nil {
+		return p
+	}
+	out, err := wire.ParseOutcome(&e.reader, body)
+	if err != nil {
+		return misunderstood(err)
+	}
+	ctx, cancel := context.WithTimeout(e.r.Context(), e.api.Timeout)
+	defer cancel()
+	if err := e.api.report(ctx, reporter, e.credential(), out); err != nil {
+		return e.fault("report", err)
+	}
+	e.w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// from completes a gate's request with who the gate is.
+func (e *exchange) from(req authz.Request) authz.Request {
+	req.PEP = e.credential()
+	if req.Correlation == "" {
+		req.Correlation = e.correlation()
+	}
+	if req.Gate == "" {
+		req.Gate = "remote"
+	}
+	return req
+}
+
+func misunderstood(err error) *problem {
+	return badRequest("The body was not understood: " + err.Error() + ".")
+}
+
+// reach asks what is reachable. A panic is a fault like any other.
+func (a *API) reach(ctx context.Context, req authz.Request, ops []pep.Operation) (reach []bool, err error) {
+	defer a.contain(&err)
+	reach, err = a.Decider.Reachable(ctx, req, ops)
+	if err == nil && len(reach) != len(ops) {
+		return nil, fmt.Errorf("%w: not every operation was answered", errOurs)
+	}
+	return reach, err
+}
+
+func (a *API) report(ctx context.Context, r Reporter, gate authz.Credential, out authz.Outcome) (err error) {
+	defer a.contain(&err)
+	return r.ReportFrom(ctx, gate, out)
+}
