@@ -617,3 +617,26 @@ func TestAnswersKeepConnections(t *testing.T) {
 		t.Errorf("100 questions took %d connections", accepted.Load())
 	}
 }
+
+// Questions of many PEPs at once do not get into each other.
+func TestExchangesAreNotMixed(t *testing.T) {
+	t.Parallel()
+	s := &script{decide: func(_ context.Context, req authz.Request) (authz.Decision, error) {
+		d := denied(authz.ReasonNoPermit)
+		d.ID = req.Asserted.Subject.ID + req.Resource.ID
+		return d, nil
+	}}
+	a := newAPI(t, api.Config{Decider: s})
+	for worker := range 8 {
+		t.Run("", func(t *testing.T) {
+			t.Parallel()
+			for i := range 200 {
+				id := strings.Repeat(string(rune('a'+worker)), i%50+1)
+				w := post(t, a, evaluation, strings.ReplaceAll(strings.ReplaceAll(question, "alice", id), "r1", id))
+				if ctx, _ := object(t, w)["context"].(map[string]any); ctx["evaluation_id"] != id+id {
+					t.Errorf("asked for %s, got %s", id, w.Body)
+				}
+			}
+		})
+	}
+}

@@ -33,7 +33,7 @@ func (a *API) resume(h *hunt) (after string, p *problem) {
 		}
 		return "", nil
 	}
-	b, err := base64.RawURLEncoding.DecodeString(h.token)
+	b, err := base64.RawURLEncoding.Strict().DecodeString(h.token)
 	if err != nil || len(b) < macSize+2 {
 		return "", foreignToken()
 	}
