@@ -66,60 +66,78 @@ func TestDiff(t *testing.T) {
 // index or a wrong instruction would, and expects the comparison to notice.
 func TestDiffSeesPlantedFaults(t *testing.T) {
 	t.Parallel()
-	for name, plant := range map[string]func(*Program){
-		"a rule is lost from a leaf": func(p *Program) {
+	noWorld := func(plant func(*Program)) func(*Program, *world) {
+		return func(p *Program, _ *world) { plant(p) }
+	}
+	ofWorld := func(plant func(*World)) func(*Program, *world) {
+		return func(_ *Program, w *world) {
+			for _, k := range w.known {
+				if k.world != nil {
+					plant(k.world)
+				}
+			}
+		}
+	}
+	for name, plant := range map[string]func(*Program, *world){
+		"what a request overrides is not noticed": ofWorld(func(w *World) { clear(w.above) }),
+		"an ancestor in the World is lost": ofWorld(func(w *World) {
+			for i, a := range w.ancestors {
+				w.ancestors[i] = a[:max(0, len(a)-1)]
+			}
+		}),
+		"a rule is lost from a leaf": noWorld(func(p *Program) {
 			for i := range p.index.nodes {
 				if n := &p.index.nodes[i]; n.by == leaf && n.end > n.start {
 					n.end--
 					return
 				}
 			}
-		},
-		"a cell is lost from a table": func(p *Program) {
+		}),
+		"a cell is lost from a table": noWorld(func(p *Program) {
 			for i := range p.index.cells {
 				if p.index.cells[i].node >= 0 {
 					p.index.cells[i].node = -1
 					return
 				}
 			}
-		},
-		"an action's group is lost": func(p *Program) {
+		}),
+		"an action's group is lost": noWorld(func(p *Program) {
 			for uid, a := range p.index.actions {
 				if len(a.roots) > 1 {
 					a.roots = a.roots[:len(a.roots)-1]
 					p.index.actions[uid] = a
 				}
 			}
-		},
-		"the scope is not tested": func(p *Program) {
+		}),
+		"the scope is not tested": noWorld(func(p *Program) {
 			for i := range p.index.rules {
 				p.index.rules[i].principal = anyEntity
 			}
-		},
-		"a policy listed under two actions counts twice": func(p *Program) {
+		}),
+		"a policy listed under two actions counts twice": noWorld(func(p *Program) {
 			for i := range p.index.rules {
 				p.index.rules[i].shared = 0
 			}
-		},
-		">= became >": func(p *Program) {
+		}),
+		">= became >": noWorld(func(p *Program) {
 			for i := range p.code.instructions {
 				if in := &p.code.instructions[i]; in.order == greaterEqual {
 					in.order = greater
 				}
 			}
-		},
-		"a forbid became a permit": func(p *Program) {
+		}),
+		"a forbid became a permit": noWorld(func(p *Program) {
 			for i := range p.index.rules {
 				p.index.rules[i].forbid = false
 			}
-		},
+		}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for seed := uint64(1); seed < 2000; seed++ {
 				w := newWorld(seed)
 				p := compile(w.policies, w.schema)
-				plant(p)
+				plant(p, w)
 				for range 100 {
 					if w.compare(p, w.request(), map[string]int{}) != "" {
 						return
@@ -172,7 +190,11 @@ func TestReachableWheneverSomeContextAllows(t *testing.T) {
 // compare returns how the engine's answer differs from cedar.Authorize's.
 func (w *world) compare(p *Program, req *Request, tally map[string]int) string {
 	got := p.Authorize(req)
-	merged := maps.Clone(req.Entities)
+	merged := types.EntityMap{}
+	if req.World != nil {
+		maps.Insert(merged, req.World.All())
+	}
+	maps.Copy(merged, req.Entities)
 	maps.Copy(merged, p.actions)
 	decision, d := cedar.Authorize(w.oracle, merged,
 		cedar.Request{Principal: req.Principal, Action: req.Action, Resource: req.Resource, Context: req.Context})
@@ -260,7 +282,13 @@ type world struct {
 	oracle   cedar.PolicyMap
 	schema   *resolved.Schema // nil: the hierarchy of actions is in the entities
 	actions  types.EntityMap
-	entities []types.EntityMap // a few, because they take the most time to make
+	known    []known // a few, because they take the most time to make
+}
+
+// A known is the entities of a request: its own, and those of a World.
+type known struct {
+	own   types.EntityMap
+	world *World
 }
 
 func newWorld(seed uint64) *world {
@@ -287,8 +315,11 @@ func newWorld(seed uint64) *world {
 			w.schema.Actions[uid] = resolved.Action{Entity: e}
 		}
 	}
+	other := types.EntityMap{}
 	for range 3 {
-		w.entities = append(w.entities, w.makeEntities())
+		all := w.makeEntities()
+		w.known = append(w.known, known{own: all}, w.split(all, other))
+		other = all
 	}
 	n := 1 + w.IntN(40)
 	if w.one(10) {
@@ -441,8 +472,46 @@ func (w *world) makeEntities() types.EntityMap {
 	return entities
 }
 
+// split moves some of the entities to a World, which may have others besides,
+// and other versions of those that stay.
+func (w *world) split(all, other types.EntityMap) known {
+	k := known{own: types.EntityMap{}}
+	shared := types.EntityMap{}
+	stay := w.IntN(4) // of 4
+	for _, uid := range slices.SortedFunc(maps.Keys(all), compareUIDs) {
+		if uid.IsZero() || isAction(uid.Type) {
+			k.own[uid] = all[uid]
+			continue
+		}
+		if w.IntN(4) >= stay {
+			shared[uid] = all[uid]
+			continue
+		}
+		k.own[uid] = all[uid]
+		if e, ok := other[uid]; ok && w.one(3) {
+			shared[uid] = e
+		}
+	}
+	world, err := NewWorld(shared)
+	if err != nil { // these may be in cycles
+		maps.DeleteFunc(shared, func(uid types.EntityUID, _ types.Entity) bool { return uid.Type == "Group" || uid.Type == "Link" })
+		for uid, e := range all {
+			if _, ok := shared[uid]; !ok {
+				k.own[uid] = e
+			}
+		}
+		world, err = NewWorld(shared)
+	}
+	if err != nil {
+		panic(err)
+	}
+	k.world = world
+	return k
+}
+
 func (w *world) request() *Request {
-	req := &Request{Principal: w.agent(), Action: w.action(), Resource: w.resource(), Context: w.context(), Entities: pick(w, w.entities...)}
+	k := pick(w, w.known...)
+	req := &Request{Principal: w.agent(), Action: w.action(), Resource: w.resource(), Context: w.context(), Entities: k.own, World: k.world}
 	if w.one(30) {
 		req.Action = w.uid("Action", 90)
 	}

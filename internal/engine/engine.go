@@ -25,6 +25,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
@@ -39,12 +40,15 @@ type Request struct {
 	Action    types.EntityUID
 	Resource  types.EntityUID
 	Context   types.Record
-	// Entities holds everything that policies may look at: the principal, the
-	// resource, their ancestors, and entities that attributes refer to. The
-	// hierarchy of actions comes from the schema and need not be here; where
-	// both know an action, the schema is right. An entity that is missing has
-	// no attributes and no ancestors, as in Cedar.
+	// Entities and World hold everything that policies may look at: the
+	// principal, the resource, their ancestors, and entities that attributes
+	// refer to. Entities are the request's own and may be nil, and World is what
+	// it shares with others and may be nil. An entity in both is the request's;
+	// parents may be in either. The hierarchy of actions comes from the schema
+	// and need not be here; where both know an action, the schema is right. An
+	// entity that is missing has no attributes and no ancestors, as in Cedar.
 	Entities types.EntityMap
+	World    *World
 }
 
 // An Answer is what a policy set says to a request. The zero Answer denies.
@@ -88,6 +92,10 @@ type Program struct {
 	// addresses are where the conditions of the policies begin.
 	addresses []int32
 	pool      sync.Pool // of *scratch
+	// bindings are of the Worlds used last, the latest first. binds is held by
+	// the request that adds one.
+	bindings atomic.Pointer[[]*binding]
+	binds    sync.Mutex
 }
 
 // Compile compiles a set.

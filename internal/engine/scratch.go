@@ -27,6 +27,8 @@ const (
 type scratch struct {
 	p   *Program
 	req *Request
+	// bound is the request's World, when its hierarchy is the request's.
+	bound *binding
 
 	// generation marks what belongs to this request, so that nothing need be
 	// cleared between requests.
@@ -56,8 +58,8 @@ type subject struct {
 	self, typ int32
 	// marks hold the generation under the number of each entity it is in.
 	marks []uint32
-	// keys are the keys that it has.
-	keys []key
+	// keys are the keys that it has: own, or the World's.
+	keys, own []key
 	// record is its attributes.
 	record types.Record
 }
@@ -100,6 +102,7 @@ func (s *scratch) start(req *Request) {
 	s.found = s.found[:0]
 	s.permits, s.forbids, s.failed = s.permits[:0], s.forbids[:0], s.failed[:0]
 	s.anyResource = false
+	s.bound = s.worldBinding()
 	s.prepare(principalVar, req.Principal)
 	s.prepare(resourceVar, req.Resource)
 	s.prepareAction()
@@ -108,53 +111,98 @@ func (s *scratch) start(req *Request) {
 func (p *Program) end(s *scratch) {
 	// The pool must not keep a request alive. Single values may stay in the
 	// slots until they are overwritten.
-	s.req = nil
+	s.req, s.bound = nil, nil
+	for i := range s.subjects {
+		s.subjects[i].keys = nil
+	}
 	p.pool.Put(s)
 }
 
 // prepare looks a subject up and works out its keys.
+func (s *scratch) prepare(v int, uid types.EntityUID) {
+	sub := &s.subjects[v]
+	if i, ok := s.node(uid); ok {
+		s.adopt(sub, i)
+		return
+	}
+	e, _ := s.entity(uid) // a missing entity has no attributes and no parents
+	n := s.p.index.names
+	sub.uid, sub.self, sub.typ, sub.record = uid, -1, -1, e.Attributes
+	if t, ok := n.types[uid.Type]; ok {
+		sub.typ = t
+		if id, ok := n.entities[t][uid.ID]; ok {
+			sub.self = id
+			sub.marks[id] = s.generation
+		}
+	}
+	sub.own = appendOwnKeys(sub.own[:0], sub.self, sub.typ)
+	s.climb(sub, e.Parents)
+	sub.keys = sub.own
+}
+
+// adopt makes a subject of an entity of the World.
+func (s *scratch) adopt(sub *subject, i int32) {
+	w, n := s.req.World, &s.bound.nodes[i]
+	sub.uid, sub.self, sub.typ, sub.record = w.uids[i], n.self, n.typ, types.Record{}
+	if int(i) < len(w.entities) {
+		sub.record = w.entities[i].Attributes
+	}
+	sub.keys = s.bound.keysOf(n)
+	for _, k := range sub.keys {
+		if k.kind() == inEntity {
+			sub.marks[k.id()] = s.generation
+		}
+	}
+}
+
+// climb adds what a subject is in to its keys, as far as policies name it.
 //
 // This is most of the time of a decision, spent on hashing entities. So an
 // entity's number, which is looked up anyway, also tells whether the entity
 // has been met before.
-func (s *scratch) prepare(v int, uid types.EntityUID) {
-	n := s.p.index.names
-	sub := &s.subjects[v]
-	e, _ := s.entity(uid) // a missing entity has no attributes and no parents
-	sub.uid, sub.self, sub.typ, sub.record = uid, -1, -1, e.Attributes
-	keys := append(sub.keys[:0], anyEntity)
-	if t, ok := n.types[uid.Type]; ok {
-		sub.typ = t
-		keys = append(keys, makeKey(isType, t))
-		if id, ok := n.entities[t][uid.ID]; ok {
-			sub.self = id
-			sub.marks[id] = s.generation
-			keys = append(keys, makeKey(isEntity, id), makeKey(inEntity, id))
-		}
-	}
-	q := append(s.queue[:0], uid)
+func (s *scratch) climb(sub *subject, parents types.EntityUIDSet) {
+	q := append(s.queue[:0], sub.uid)
 	s.seenTo = 0
-	for i := 0; i < len(q); i++ {
-		if i > 0 {
-			e, _ = s.entity(q[i])
-		}
-		if e.Parents.Len() == 0 {
-			continue
-		}
-		for parent := range e.Parents.All() {
-			if id, ok := n.lookup(parent); ok {
-				if sub.marks[id] == s.generation {
-					continue
+	add := func(parents types.EntityUIDSet) {
+		for parent := range parents.All() {
+			if i, ok := s.node(parent); ok {
+				s.join(sub, i)
+			} else if id, ok := s.p.index.names.lookup(parent); ok {
+				if s.mark(sub, id) {
+					q = append(q, parent)
 				}
-				sub.marks[id] = s.generation
-				keys = append(keys, makeKey(inEntity, id))
-			} else if s.queued(q, parent) {
-				continue
+			} else if !s.queued(q, parent) {
+				q = append(q, parent)
 			}
-			q = append(q, parent)
 		}
 	}
-	s.queue, sub.keys = q, keys
+	add(parents)
+	for i := 1; i < len(q); i++ {
+		e, _ := s.entity(q[i]) // a missing entity has no parents
+		if e.Parents.Len() > 0 {
+			add(e.Parents)
+		}
+	}
+	s.queue = q
+}
+
+// join puts a subject into an entity of the World and all that it is in.
+func (s *scratch) join(sub *subject, i int32) {
+	for _, k := range s.bound.keysOf(&s.bound.nodes[i]) {
+		if k.kind() == inEntity {
+			s.mark(sub, k.id())
+		}
+	}
+}
+
+// mark puts a subject into one entity. It reports false if it was there.
+func (s *scratch) mark(sub *subject, id int32) bool {
+	if sub.marks[id] == s.generation {
+		return false
+	}
+	sub.marks[id] = s.generation
+	sub.own = append(sub.own, makeKey(inEntity, id))
+	return true
 }
 
 // prepareAction finds the nodes of the action's keys. The schema's actions are
@@ -217,15 +265,23 @@ func (s *scratch) queued(q []types.EntityUID, e types.EntityUID) bool {
 	return s.seen[e]
 }
 
-// entity looks an entity up, actions in the schema first.
+// entity looks an entity up: an action in the schema first, then what the
+// request brings, then in its World.
 func (s *scratch) entity(uid types.EntityUID) (types.Entity, bool) {
 	if isAction(uid.Type) {
 		if e, ok := s.p.actions[uid]; ok {
 			return e, true
 		}
 	}
-	e, ok := s.req.Entities[uid]
-	return e, ok
+	if len(s.req.Entities) > 0 {
+		if e, ok := s.req.Entities[uid]; ok {
+			return e, true
+		}
+	}
+	if s.req.World == nil {
+		return types.Entity{}, false
+	}
+	return s.req.World.Entity(uid)
 }
 
 func isAction(t types.EntityType) bool {
