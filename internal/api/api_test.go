@@ -269,6 +269,12 @@ func TestBodyThatIsNoQuestionIsRefused(t *testing.T) {
 			}
 		}
 	}
+	r := httptest.NewRequest(http.MethodPost, evaluation, strings.NewReader(question))
+	r.Header["Content-Type"] = []string{"application/json", "text/plain"}
+	w := httptest.NewRecorder()
+	if a.ServeHTTP(w, r); w.Code != http.StatusBadRequest {
+		t.Errorf("two types: %d", w.Code)
+	}
 	if len(s.asked) > 0 {
 		t.Errorf("the PDP was asked %v", s.asked[0])
 	}
@@ -464,6 +470,8 @@ func TestDecisionContext(t *testing.T) {
 	observed.Observed, observed.Reasons = true, denied(authz.ReasonForbidden).Reasons
 	obliged := allowed()
 	obliged.Obligations = []authz.Obligation{{ID: "o1", Type: "notification", Properties: json.RawMessage(`{"to":"x"}`)}, {ID: "o2", Type: "log"}}
+	busy := observed
+	busy.Reasons = denied(authz.ReasonOverloaded).Reasons
 	unbound := denied(authz.ReasonForbidden, approval)
 	unbound.ID = ""
 	for name, tt := range map[string]struct {
@@ -473,6 +481,7 @@ func TestDecisionContext(t *testing.T) {
 	}{
 		"an allow":                  {d: allowed(), want: `{"decision":true,"context":{` + head + `}}`},
 		"an observed denial":        {d: observed, want: `{"decision":true,"context":{` + head + `,"observed":true,"reason":"forbidden","reason_user":{"403":"A sentence."}}}`},
+		"an allow, whatever reason": {d: busy, want: `{"decision":true,"context":{` + head + `,"observed":true,"reason":"overloaded","reason_user":{"429":"A sentence."}}}`},
 		"obligations":               {d: obliged, want: `{"decision":true,"context":{` + head + `,"obligations":[{"id":"o1","type":"notification","properties":{"to":"x"}},{"id":"o2","type":"log"}]}}`},
 		"a denial, final":           {d: denied(authz.ReasonForbidden), requests: endpoint, want: `{"decision":false,"context":{` + no + `}}`},
 		"requestable":               {d: denied(authz.ReasonForbidden, approval), requests: endpoint, want: `{"decision":false,"context":{` + no + `,"remedies":[[{"kind":"approval","name":"data-owner"}]],` + request("approval:data-owner", "An approval by data-owner would allow this.") + `}}`},
