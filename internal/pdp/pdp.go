@@ -8,7 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
+
+	"github.com/cedar-policy/cedar-go/types"
 
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/audit"
@@ -36,15 +39,46 @@ type Version struct {
 // Digest is the content address of the version.
 func (v *Version) Digest() string { return v.Program.Set().Digest() }
 
-// Config configures a [PDP]. All but Observe, Deadline and Now are required.
+// An EntitySource (PIP) supplies what is known of agents, groups, users and
+// resources. A decision looks at one view from beginning to end.
+type EntitySource interface {
+	View() EntityView
+}
+
+// An EntityView is what is known at one moment.
+type EntityView interface {
+	// World is what is held in memory; never nil.
+	World() *engine.World
+	// Lookup reports whether entities of a type are looked up for each request.
+	Lookup(t types.EntityType) bool
+	// Fetch looks up what policies may look at from these entities and the World
+	// does not hold. One that nobody knows is not in the result; an error means
+	// that a source could not say.
+	Fetch(ctx context.Context, uids ...types.EntityUID) (types.EntityMap, error)
+	// List returns the entities of a type whose ids come after one, in their
+	// order, at most limit.
+	List(ctx context.Context, t types.EntityType, after string, limit int) ([]types.EntityUID, error)
+}
+
+// Config configures a [PDP]. Identity, Sessions, Policies and Log are required.
 type Config struct {
 	Identity *identity.Verifier
 	Sessions *session.Tracker
 	Policies PolicySource
 	Log      *audit.Log
+	// Entities is the PIP. Nil: nothing is known but what the credential proves
+	// and the request says.
+	Entities EntitySource
+	// Elevations are the groups that a remedy may offer membership of.
+	Elevations []string
+	// MaxInFlight bounds how many decisions may be under way. More are refused
+	// at once, and counted on the record. Default 4096.
+	MaxInFlight int
 	// Observe lets through what policy denies, on the record. It never lets
 	// through an unverified caller or an unrecorded action.
 	Observe bool
+	// Observer is told of every decision. May be nil.
+	Observer Observer
 	// Deadline bounds one decision. Default 5 s.
 	Deadline time.Duration
 	// Now is the clock. Default time.Now.
@@ -54,9 +88,15 @@ type Config struct {
 // A PDP decides requests. It is safe for concurrent use.
 type PDP struct {
 	Config
+	elevations []types.EntityUID
+	inFlight   atomic.Int64
+	refused    refusals
 }
 
-var _ pep.Decider = (*PDP)(nil)
+var (
+	_ pep.Decider  = (*PDP)(nil)
+	_ pep.Searcher = (*PDP)(nil)
+)
 
 // New returns a PDP.
 func New(c Config) (*PDP, error) {
@@ -69,7 +109,17 @@ func New(c Config) (*PDP, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &PDP{Config: c}, nil
+	if c.MaxInFlight <= 0 {
+		c.MaxInFlight = 4096
+	}
+	if c.Entities == nil {
+		c.Entities = nothing{}
+	}
+	p := &PDP{Config: c}
+	for _, g := range c.Elevations {
+		p.elevations = append(p.elevations, types.NewEntityUID("Group", types.String(g)))
+	}
+	return p, nil
 }
 
 // Decide decides one request. The decision is durably recorded when it
@@ -81,18 +131,27 @@ func (p *PDP) Decide(ctx context.Context, req authz.Request) (authz.Decision, er
 	c := p.open(req)
 	defer c.close()
 
-	// Who is asking?
-	who, err := p.Identity.Verify(ctx, req.Credential)
-	if errors.Is(err, identity.ErrUnauthenticated) {
-		return c.deny(ctx, authz.ReasonUnauthenticated, "The credential does not prove who is asking.", nil)
+	// Is there room to decide it?
+	if p.inFlight.Add(1) > int64(p.MaxInFlight) {
+		p.inFlight.Add(-1)
+		return p.refuse(req)
 	}
-	if err != nil {
+	defer p.inFlight.Add(-1)
+
+	// Who is asking, and for whom?
+	who, err := p.identify(ctx, req)
+	switch {
+	case errors.Is(err, identity.ErrUnauthenticated):
+		return c.deny(ctx, authz.ReasonUnauthenticated, "The credential does not prove who is asking.", nil)
+	case errors.Is(err, errAssertion):
+		return c.deny(ctx, authz.ReasonAssertion, sentence(err), nil)
+	case err != nil:
 		return c.deny(ctx, authz.ReasonIdentityDown, "Who is asking could not be checked; try again later.", err)
 	}
 	c.identified(who)
 
 	// In what session?
-	c.visit, err = p.Sessions.Enter(ctx, c.session, who.Agent, c.now)
+	c.visit, err = p.Sessions.Enter(ctx, c.session, owner(c.record.Who.Subject), c.now)
 	if errors.Is(err, session.ErrOwner) {
 		return c.deny(ctx, authz.ReasonSessionMismatch, "The session belongs to another agent.", nil)
 	}
@@ -101,12 +160,12 @@ func (p *PDP) Decide(ctx context.Context, req authz.Request) (authz.Decision, er
 	}
 	c.entered()
 
-	// What would it do?
+	// What would it do, and to what?
 	v := p.Policies.Version(c.session)
 	if v == nil {
 		return c.deny(ctx, authz.ReasonPolicyUnavailable, "No policies are in force.", nil)
 	}
-	op, ok := v.Catalog.Operation(req.Action)
+	op, ok := v.Catalog.Find(who.application(), req.Action)
 	c.resolved(v, op)
 	if !ok {
 		return c.withhold(ctx, authz.ReasonToolUnknown, quoted(req.Action)+" is not in the catalogue; an operator has to pin it.")
@@ -114,38 +173,71 @@ func (p *PDP) Decide(ctx context.Context, req authz.Request) (authz.Decision, er
 	if req.Definition != "" && req.Definition != op.Digest {
 		return c.withhold(ctx, authz.ReasonToolChanged, quoted(req.Action)+" has changed since it was pinned; an operator has to review it.")
 	}
-	q, err := v.Request(who, c.visit.Snapshot, op, c.req, c.now)
+	q, err := v.question(who, c.visit.Snapshot, op, c.req, c.now)
 	if err != nil {
 		return c.withhold(ctx, authz.ReasonInputInvalid, sentence(err))
 	}
 	c.typed(q)
 
+	// What is known of them, and what does the PEP say?
+	if err := inform(ctx, q, p.view()); err != nil {
+		return c.deny(ctx, authz.ReasonEntitiesDown, "What is known of the subject and the resource could not be read; try again later.", err)
+	}
+	if err := v.fill(q, who, c.req); err != nil {
+		return c.refuseToBelieve(ctx, err)
+	}
+	c.timed(StepEntities)
+
 	// What does policy say?
 	answer := v.Program.Authorize(q)
 	c.judged(answer)
-
-	// Write it down, then answer.
 	if !answer.Allow {
+		// What would change the answer?
+		c.remedied(v.Program.Remedies(q, engine.RemedyOptions{Elevations: p.elevations}))
 		return c.withhold(ctx, answer.Code, denialMessage(answer.Code, req.Action))
 	}
+
+	// Write it down, then answer.
 	return c.release(ctx)
 }
 
 // Reachable implements [pep.Decider].
 func (p *PDP) Reachable(ctx context.Context, req authz.Request, ops []pep.Operation) ([]bool, error) {
 	reach := make([]bool, len(ops))
-	who, err := p.Identity.Verify(ctx, req.Credential)
+	who, err := p.identify(ctx, req)
 	if err != nil {
-		return reach, fmt.Errorf("verify credential: %w", err)
+		return reach, fmt.Errorf("verify credential: %w", refused(err))
 	}
-	v := p.Policies.Version(sessionID(req, who.Agent))
+	v := p.Policies.Version(sessionID(req, who.entity()))
 	if v == nil {
 		return reach, errors.New("no policies are in force")
 	}
+	w := p.view().World()
 	for i, o := range ops {
-		reach[i] = p.Observe || v.reachable(who, req, o)
+		reach[i] = p.Observe || v.reachable(who, req, o, w)
 	}
 	return reach, nil
+}
+
+// refused marks an error that is the caller's fault as such.
+func refused(err error) error {
+	if errors.Is(err, identity.ErrUnauthenticated) || errors.Is(err, errAssertion) {
+		return fmt.Errorf("%w: %w", pep.ErrRefused, err)
+	}
+	return err
+}
+
+// ReportFrom is Report for a gate in another process, which the credential
+// proves. The error wraps [pep.ErrRefused] if it may not report.
+func (p *PDP) ReportFrom(ctx context.Context, gate authz.Credential, out authz.Outcome) error {
+	e, err := p.Identity.PEP(gate)
+	if err == nil && !e.Relays {
+		err = fmt.Errorf("PEP %s runs nothing for agents: %w", e.ID, errAssertion)
+	}
+	if err != nil {
+		return fmt.Errorf("report outcome of %s: %w", clip(out.Decision, 128), refused(err))
+	}
+	return p.Report(ctx, out)
 }
 
 // Report implements [pep.Decider].
@@ -163,6 +255,25 @@ func (p *PDP) Report(_ context.Context, out authz.Outcome) error {
 		return fmt.Errorf("report outcome of %s: %w", out.Decision, err)
 	}
 	return nil
+}
+
+// fact is a fact in the words of those who are told of it.
+func (p *PDP) fact(f engine.Fact) authz.Fact {
+	switch f.Kind {
+	case engine.Approval:
+		return authz.Fact{Kind: authz.FactApproval, Name: f.Name}
+	case engine.StepUp:
+		return authz.Fact{Kind: authz.FactLevel, Level: f.Level}
+	case engine.FreshAuth:
+		return authz.Fact{Kind: authz.FactFresh, MaxAge: f.Level}
+	case engine.Elevation:
+		for _, g := range p.elevations {
+			if g.String() == f.Name {
+				return authz.Fact{Kind: authz.FactElevation, Name: string(g.ID)}
+			}
+		}
+	}
+	return authz.Fact{Kind: authz.FactKind(f.Kind), Name: f.Name}
 }
 
 // newID returns an identifier with 130 random bits, lower case.

@@ -2,6 +2,7 @@ package pdp
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,7 +12,6 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/audit"
 	"github.com/bailiwick-dev/bailiwick/internal/catalog"
 	"github.com/bailiwick-dev/bailiwick/internal/engine"
-	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/session"
 )
 
@@ -21,14 +21,16 @@ const discover = "discover"
 // An inquiry is one decision on its way: what is known so far, which is what the
 // record will say.
 type inquiry struct {
-	p       *PDP
-	req     authz.Request
-	now     time.Time
-	session string
-	visit   *session.Visit
-	op      *catalog.Operation
-	record  audit.Record
-	lap     time.Time
+	p        *PDP
+	req      authz.Request
+	now      time.Time
+	session  string
+	visit    *session.Visit
+	op       *catalog.Operation
+	remedies []authz.Remedy
+	record   audit.Record
+	lap      time.Time
+	steps    []Step
 }
 
 func (p *PDP) open(req authz.Request) *inquiry {
@@ -45,7 +47,7 @@ func (p *PDP) open(req authz.Request) *inquiry {
 			// What an unverified caller sends is not kept: it could be anything,
 			// and any amount of it.
 			What: &audit.What{Action: clip(req.Action, 512), Server: req.Server, Definition: req.Definition},
-			Why:  &audit.Why{Mode: mode, Micros: map[string]int64{}},
+			Why:  &audit.Why{Mode: mode},
 		},
 	}
 }
@@ -56,35 +58,71 @@ func (c *inquiry) close() {
 	}
 }
 
-// timed adds the time since the last step to the record.
+// timed ends a step.
 func (c *inquiry) timed(step string) {
 	t := c.p.Now()
-	c.record.Why.Micros[step] = t.Sub(c.lap).Microseconds()
+	c.steps = append(c.steps, Step{Name: step, Took: t.Sub(c.lap)})
 	c.lap = t
 }
 
-func (c *inquiry) identified(who identity.Subject) {
-	c.timed("identity")
-	c.session = sessionID(c.req, who.Agent)
+func (c *inquiry) identified(who Caller) {
+	c.timed(StepIdentity)
 	w := c.record.Who
-	w.Subject = authz.Entity{Type: "Agent", ID: who.Agent}
+	w.Subject = who.entity()
+	c.session = sessionID(c.req, w.Subject)
 	w.For, w.Groups, w.Auth, w.Session = who.For, who.Groups, who.Method, c.session
-	c.record.Input = c.req.Input
+	c.record.Input = input(c.req)
 	c.record.What.Resource = c.req.Resource
+}
+
+// input is what the record keeps of what was asked: the arguments of a tool, or
+// all that a PEP said.
+func input(req authz.Request) json.RawMessage {
+	a := req.Asserted
+	if a == nil {
+		return req.Input
+	}
+	b := []byte{'{'}
+	for _, part := range []struct {
+		name string
+		raw  json.RawMessage
+	}{{"action", a.ActionProperties}, {"context", a.Context}, {"input", req.Input}, {"resource", a.ResourceProperties}, {"subject", a.SubjectProperties}} {
+		if len(part.raw) == 0 || part.name == "input" && len(a.Context) > 0 {
+			continue // the input is a part of the context
+		}
+		if len(b) > 1 {
+			b = append(b, ',')
+		}
+		b = append(append(append(b, '"'), part.name...), '"', ':')
+		b = append(b, part.raw...)
+	}
+	if len(b) == 1 {
+		return nil
+	}
+	return append(b, '}')
+}
+
+// owner is the name under which a subject owns its sessions. No agent's id has
+// a slash in it, so an application's subject is never taken for an agent.
+func owner(subject authz.Entity) string {
+	if subject.Type == agentType {
+		return subject.ID
+	}
+	return subject.Type + "/" + subject.ID
 }
 
 // sessionID is the session that the gate named. A request without one belongs
 // to a session that all such requests of the agent share, so that what one of
 // them has touched binds the others.
-func sessionID(req authz.Request, agent string) string {
+func sessionID(req authz.Request, subject authz.Entity) string {
 	if req.Session != "" {
 		return req.Session
 	}
-	return "agent/" + agent
+	return "agent/" + owner(subject)
 }
 
 func (c *inquiry) entered() {
-	c.timed("session")
+	c.timed(StepSession)
 	s := c.visit.Snapshot
 	c.record.Why.Session = &audit.Session{ID: s.ID, Labels: s.Labels, Calls: s.Calls, Denials: s.Denials, Started: s.Started}
 }
@@ -93,6 +131,7 @@ func (c *inquiry) resolved(v *Version, op *catalog.Operation) {
 	c.op = op
 	c.record.Version = v.Digest()
 	if op != nil {
+		c.record.What.Action = op.Action // by its full name, whatever the PEP calls it
 		c.record.What.Definition = op.Digest
 		c.record.What.Effects = op.Effects
 		if c.req.Server == "" { // a PEP that knows the action need not know the server
@@ -104,7 +143,7 @@ func (c *inquiry) resolved(v *Version, op *catalog.Operation) {
 
 func (c *inquiry) typed(q *engine.Request) {
 	c.record.What.Resource = authz.Entity{Type: string(q.Resource.Type), ID: string(q.Resource.ID)}
-	c.timed("catalog")
+	c.timed(StepCatalog)
 }
 
 func (c *inquiry) judged(a engine.Answer) {
@@ -118,7 +157,27 @@ func (c *inquiry) judged(a engine.Answer) {
 		refs = append(refs, ref)
 	}
 	c.record.Why.Policies = refs
-	c.timed("policy")
+	c.timed(StepPolicy)
+}
+
+// remedied keeps what would turn the denial into an allow.
+func (c *inquiry) remedied(r engine.Remedies) {
+	for _, set := range r.Sets {
+		remedy := make(authz.Remedy, len(set))
+		for i, f := range set {
+			remedy[i] = c.p.fact(f)
+		}
+		c.remedies = append(c.remedies, remedy)
+	}
+	c.timed(StepRemedies)
+}
+
+// refuseToBelieve denies what a PEP says of the entities.
+func (c *inquiry) refuseToBelieve(ctx context.Context, err error) (authz.Decision, error) {
+	if errors.Is(err, errAssertion) {
+		return c.deny(ctx, authz.ReasonAssertion, sentence(err), nil)
+	}
+	return c.withhold(ctx, authz.ReasonInputInvalid, sentence(err))
 }
 
 // release records that the action may run, and says so.
@@ -154,9 +213,11 @@ func (c *inquiry) conclude(ctx context.Context, fault error) (authz.Decision, er
 	if why.Released && c.op != nil {
 		why.Labels = c.op.OutputLabels(c.req.Server)
 	}
+	why.Micros = micros(c.steps)
 	ctx, cancel := durable(ctx)
 	defer cancel()
 	receipt, err := c.p.Log.Append(ctx, c.record)
+	c.timed(StepRecord)
 	if errors.Is(err, audit.ErrLowDisk) && why.Released {
 		// There is room for denials still: say on the record why this is one.
 		c.record.Effect, why.Released, why.Labels = "deny", false, nil
@@ -164,16 +225,19 @@ func (c *inquiry) conclude(ctx context.Context, fault error) (authz.Decision, er
 	}
 	if err != nil {
 		d := authz.Deny(authz.ReasonAuditDown, "The decision could not be recorded, so nothing was released.")
-		d.ID = c.record.Decision
+		d.ID, d.Time = c.record.Decision, c.now
+		c.observe(ctx, d)
 		return d, fmt.Errorf("record decision: %w", errors.Join(err, fault))
 	}
 	if c.visit != nil {
 		c.visit.Apply(receipt.Index, effect(c.record))
 	}
-	return authz.Decision{
+	d := authz.Decision{
 		ID: c.record.Decision, Allow: why.Released, Observed: why.Released && c.record.Effect != "allow",
-		Reasons: why.Reasons, Policies: why.Policies, Version: c.record.Version,
-	}, fault
+		Reasons: why.Reasons, Policies: why.Policies, Version: c.record.Version, Remedies: c.remedies, Time: c.now,
+	}
+	c.observe(ctx, d)
+	return d, fault
 }
 
 // durable is the context for recording. A denial for want of time still has to
@@ -197,8 +261,8 @@ func effect(r audit.Record) session.Effect {
 // Replay lets the sessions catch up with one record of the evidence. Records
 // of other kinds, and those without a verified subject, change nothing.
 func Replay(ctx context.Context, t *session.Tracker, index uint64, r audit.Record) error {
-	if r.Kind != audit.KindDecision || r.Who == nil || r.Who.Subject.IsZero() || r.Why == nil || r.What == nil {
+	if r.Kind != audit.KindDecision || r.Who == nil || r.Who.Subject.IsZero() || r.Who.Session == "" || r.Why == nil || r.What == nil {
 		return nil
 	}
-	return t.Replay(ctx, r.Who.Session, r.Who.Subject.ID, index, r.Time, effect(r))
+	return t.Replay(ctx, r.Who.Session, owner(r.Who.Subject), index, r.Time, effect(r))
 }

@@ -1,6 +1,8 @@
 package pdp
 
 import (
+	"fmt"
+	"math"
 	"time"
 
 	"github.com/cedar-policy/cedar-go/types"
@@ -8,88 +10,273 @@ import (
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/catalog"
 	"github.com/bailiwick-dev/bailiwick/internal/engine"
-	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/pep"
 	"github.com/bailiwick-dev/bailiwick/internal/session"
 )
 
-// Request makes the typed question that policy answers. An error says what is
-// wrong with the input, in words fit for the caller.
-func (v *Version) Request(who identity.Subject, s session.Snapshot, op *catalog.Operation, req authz.Request, now time.Time) (*engine.Request, error) {
-	input, entities, err := op.Input(req.Server, req.Input)
+// unknownAge is what policy sees as the age of an authentication that nobody
+// has dated, in seconds: ten years. What is not known must not pass for fresh.
+const unknownAge = 10 * 365 * 24 * 60 * 60
+
+// Request makes the typed question that policy answers, as far as the world
+// knows about it. An error says what is wrong with the request, in words fit for
+// the caller; one that wraps errAssertion says that the PEP may not say this.
+func (v *Version) Request(who Caller, s session.Snapshot, op *catalog.Operation, req authz.Request, w *engine.World, now time.Time) (*engine.Request, error) {
+	q, err := v.question(who, s, op, req, now)
 	if err != nil {
 		return nil, err
 	}
-	resource, ancestors, err := op.Resource(req.Server, req.Resource, req.Input)
+	q.World = w
+	return q, v.fill(q, who, req)
+}
+
+// question types a request: who, what, on what, and in what circumstances.
+func (v *Version) question(who Caller, s session.Snapshot, op *catalog.Operation, req authz.Request, now time.Time) (*engine.Request, error) {
+	q := &engine.Request{Action: op.UID(), Entities: types.EntityMap{}}
+	context := types.RecordMap{}
+	var err error
+	if op.Application != "" {
+		err = v.ofApplication(q, context, op, req)
+	} else {
+		err = v.ofCatalog(q, context, op, req)
+	}
+	if err == nil {
+		q.Principal, err = v.principal(who)
+	}
 	if err != nil {
 		return nil, err
 	}
-	context := types.RecordMap{
-		"input": input,
-		"session": types.NewRecord(types.RecordMap{
-			"id":      types.String(s.ID),
-			"labels":  stringSet(s.Labels),
-			"calls":   types.Long(s.Calls),
-			"denials": types.Long(s.Denials),
-			"started": types.NewDatetime(s.Started),
-		}),
-		"auth": types.NewRecord(types.RecordMap{"method": types.String(who.Method)}),
-		"now":  types.NewDatetime(now),
-		"gate": types.String(req.Gate),
+	if !v.Catalog.Applies(op, q.Principal.Type, q.Resource.Type) {
+		return nil, &catalog.InputError{Reason: fmt.Sprintf("%s is not what a %s does to a %s", quoted(req.Action), q.Principal.Type, q.Resource.Type)}
 	}
-	if who.For != "" {
-		context["subject"] = types.String(who.For)
-	}
-	q := v.question(who, op, resource)
+	circumstances(context, who, s, req, now)
 	q.Context = types.NewRecord(context)
-	merge(q.Entities, ancestors)
-	merge(q.Entities, entities)
 	return q, nil
 }
 
-// question is the part of a request that does not depend on the input.
-func (v *Version) question(who identity.Subject, op *catalog.Operation, resource types.EntityUID) *engine.Request {
-	principal := types.NewEntityUID("Agent", types.String(who.Agent))
-	groups := make([]types.EntityUID, len(who.Groups))
-	entities := types.EntityMap{}
-	for i, g := range who.Groups {
-		groups[i] = types.NewEntityUID("Group", types.String(g))
-		entities[groups[i]] = types.Entity{UID: groups[i]}
+// fill adds to what is known of the subject and the resource what the
+// credential proves and what the PEP says.
+func (v *Version) fill(q *engine.Request, who Caller, req authz.Request) error {
+	if who.Asserted.IsZero() {
+		groups(q, who.Groups)
 	}
-	entities[principal] = types.Entity{UID: principal, Parents: types.NewEntityUIDSet(groups...)}
-	return &engine.Request{
-		Principal: principal,
-		Action:    types.NewEntityUID("Action", types.String(op.Action)),
-		Resource:  resource,
-		Entities:  entities,
+	if req.Asserted == nil {
+		return nil
+	}
+	subject := req.Asserted.Subject.Type
+	if subject == "" {
+		subject = agentType
+	}
+	if err := v.assert(q, who, q.Principal, subject, req.Asserted.SubjectProperties); err != nil {
+		return err
+	}
+	return v.assert(q, who, q.Resource, req.Resource.Type, req.Asserted.ResourceProperties)
+}
+
+// ofCatalog types the arguments of a tool or method, and finds what it touches.
+func (v *Version) ofCatalog(q *engine.Request, context types.RecordMap, op *catalog.Operation, req authz.Request) error {
+	input, entities, err := op.Input(req.Server, req.Input)
+	if err != nil {
+		return err
+	}
+	resource, ancestors, err := op.Resource(req.Server, req.Resource, req.Input)
+	if err != nil {
+		return err
+	}
+	q.Resource = resource
+	context["input"] = input
+	add(q, ancestors)
+	for uid, e := range entities { // they are the input itself: nobody else knows them
+		q.Entities[uid] = e
+	}
+	return nil
+}
+
+// ofApplication types what a PEP says of an application's action.
+func (v *Version) ofApplication(q *engine.Request, context types.RecordMap, op *catalog.Operation, req authz.Request) error {
+	a := req.Asserted
+	if a == nil {
+		return &catalog.InputError{Reason: fmt.Sprintf("%q is asked about by the enforcement points of its application only", req.Action)}
+	}
+	t, ok := v.Catalog.EntityType(op.Application, req.Resource.Type)
+	if !ok {
+		return &catalog.InputError{Path: "resource.type", Reason: "is not a type of the application"}
+	}
+	q.Resource = types.NewEntityUID(t, types.String(req.Resource.ID))
+	attrs, err := op.Context(v.Catalog, a.ActionProperties, a.Context)
+	for name, value := range attrs {
+		context[name] = value
+	}
+	return err
+}
+
+// principal is who acts: an agent, or what a PEP names.
+func (v *Version) principal(who Caller) (types.EntityUID, error) {
+	if who.Asserted.IsZero() {
+		return types.NewEntityUID(agentType, types.String(who.Agent)), nil
+	}
+	t, ok := v.Catalog.EntityType(who.application(), who.Asserted.Type)
+	if !ok {
+		return types.EntityUID{}, &catalog.InputError{Path: "subject.type", Reason: "is not a type of the application"}
+	}
+	return types.NewEntityUID(t, types.String(who.Asserted.ID)), nil
+}
+
+// groups puts the agent into the groups that its credential or the registry
+// says it is in, beside those that the directory knows.
+func groups(q *engine.Request, names []string) {
+	e, known := entity(q, q.Principal)
+	parents := make([]types.EntityUID, 0, len(names)+e.Parents.Len())
+	for g := range e.Parents.All() {
+		parents = append(parents, g)
+	}
+	added := false
+	for _, name := range names {
+		g := types.NewEntityUID("Group", types.String(name))
+		if !e.Parents.Contains(g) {
+			parents, added = append(parents, g), true
+		}
+		if _, ok := entity(q, g); !ok {
+			q.Entities[g] = types.Entity{UID: g}
+		}
+	}
+	if added || !known {
+		q.Entities[q.Principal] = types.Entity{UID: q.Principal, Parents: types.NewEntityUIDSet(parents...), Attributes: e.Attributes, Tags: e.Tags}
 	}
 }
 
+// assert lets what a PEP says of an entity fill what is not known of it.
+// Properties that the schema does not declare cannot be seen by any policy and
+// are left out. One that the PEP may not supply denies rather than being left
+// out, since a forbid may hang on it.
+func (v *Version) assert(q *engine.Request, who Caller, uid types.EntityUID, named string, properties []byte) error {
+	if len(properties) == 0 {
+		return nil
+	}
+	said, err := v.Catalog.Attributes(who.application(), uid.Type, properties)
+	if err != nil {
+		return err
+	}
+	e, _ := entity(q, uid) // of an unknown one nothing is known
+	attrs := e.Attributes.Map()
+	filled := false
+	for name, value := range said {
+		if _, known := attrs[name]; known {
+			continue
+		}
+		if who.PEP == nil || !who.PEP.MayAssert(named, string(name)) {
+			return fmt.Errorf("the enforcement point may not supply %s.%s: %w", named, name, errAssertion)
+		}
+		if attrs == nil {
+			attrs = types.RecordMap{}
+		}
+		attrs[name], filled = value, true
+	}
+	if filled {
+		q.Entities[uid] = types.Entity{UID: uid, Parents: e.Parents, Attributes: types.NewRecord(attrs), Tags: e.Tags}
+	}
+	return nil
+}
+
+// circumstances are what the plane itself says to policy.
+func circumstances(context types.RecordMap, who Caller, s session.Snapshot, req authz.Request, now time.Time) {
+	context["session"] = types.NewRecord(types.RecordMap{
+		"id":      types.String(s.ID),
+		"labels":  stringSet(s.Labels),
+		"calls":   types.Long(s.Calls),
+		"denials": types.Long(s.Denials),
+		"started": types.NewDatetime(s.Started),
+	})
+	context["auth"] = types.NewRecord(types.RecordMap{
+		"method": types.String(who.Method),
+		"level":  types.Long(who.Level),
+		"age":    types.Long(age(who.Authenticated, now)),
+	})
+	context["approvals"] = types.NewSet()
+	context["now"] = types.NewDatetime(now)
+	context["gate"] = types.String(req.Gate)
+	if who.For != "" {
+		context["subject"] = types.String(who.For)
+	}
+}
+
+// age is how long ago somebody authenticated, in seconds, rounded up.
+func age(at, now time.Time) int64 {
+	if at.IsZero() {
+		return unknownAge
+	}
+	return int64(math.Ceil(max(0, now.Sub(at).Seconds())))
+}
+
+// entity looks an entity up, the request's own first.
+func entity(q *engine.Request, uid types.EntityUID) (types.Entity, bool) {
+	if e, ok := q.Entities[uid]; ok {
+		return e, true
+	}
+	if q.World == nil {
+		return types.Entity{}, false
+	}
+	return q.World.Entity(uid)
+}
+
 // reachable says whether any input could lead to an allow.
-func (v *Version) reachable(who identity.Subject, req authz.Request, o pep.Operation) bool {
+func (v *Version) reachable(who Caller, req authz.Request, o pep.Operation, w *engine.World) bool {
 	op, ok := v.Catalog.Operation(o.Action)
-	if !ok || (o.Definition != "" && o.Definition != op.Digest) {
+	if !ok || op.Application != "" || (o.Definition != "" && o.Definition != op.Digest) {
 		return false
 	}
+	q := &engine.Request{Action: op.UID(), Entities: types.EntityMap{}, World: w}
+	q.Principal = types.NewEntityUID(agentType, types.String(who.Agent))
+	groups(q, who.Groups)
 	if req.Resource.IsZero() {
-		return v.Program.Reachable(v.question(who, op, types.EntityUID{})) // any resource
+		return v.Program.Reachable(q) // any resource
 	}
 	// An item of a list: the gate says which it is, and only the list depends on
 	// it. A call of the item is judged by its arguments.
 	server := types.NewEntityUID("Server", types.String(req.Server))
-	resource := types.NewEntityUID(types.EntityType(req.Resource.Type), types.String(req.Resource.ID))
-	q := v.question(who, op, resource)
-	q.Entities[server] = types.Entity{UID: server}
-	if resource != server {
-		q.Entities[resource] = types.Entity{UID: resource, Parents: types.NewEntityUIDSet(server)}
+	q.Resource = types.NewEntityUID(types.EntityType(req.Resource.Type), types.String(req.Resource.ID))
+	items := types.EntityMap{server: {UID: server}}
+	if q.Resource != server {
+		items[q.Resource] = types.Entity{UID: q.Resource, Parents: types.NewEntityUIDSet(server)}
 	}
+	add(q, items)
 	return v.Program.Reachable(q)
 }
 
-func merge(into, from types.EntityMap) {
+// add adds entities that the request brings or that were looked up for it. What
+// is known of one from elsewhere stays, and it is in all that either says.
+func add(q *engine.Request, from types.EntityMap) {
 	for uid, e := range from {
-		into[uid] = e
+		known, ok := entity(q, uid)
+		if !ok {
+			q.Entities[uid] = e
+			continue
+		}
+		if e.Attributes.Len() > 0 || e.Tags.Len() > 0 {
+			known.Attributes, known.Tags = e.Attributes, e.Tags
+		} else if subset(e.Parents, known.Parents) {
+			continue // nothing new
+		}
+		known.Parents = types.NewEntityUIDSet(append(members(known.Parents), members(e.Parents)...)...)
+		q.Entities[uid] = known
 	}
+}
+
+func subset(a, b types.EntityUIDSet) bool {
+	for uid := range a.All() {
+		if !b.Contains(uid) {
+			return false
+		}
+	}
+	return true
+}
+
+func members(s types.EntityUIDSet) []types.EntityUID {
+	list := make([]types.EntityUID, 0, s.Len())
+	for uid := range s.All() {
+		list = append(list, uid)
+	}
+	return list
 }
 
 func stringSet(list []string) types.Set {
