@@ -20,15 +20,15 @@ func newConfig(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			s, err := app.CheckConfig(c)
+			s, err := app.CheckConfig(cmd.Context(), c)
 			if err != nil {
 				return err
 			}
 			if o.json {
 				return printJSON(cmd, s)
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is good: %d servers, %d operations, %d policies, %d agents, version %s\n",
-				o.config, s.Servers, s.Operations, s.Policies, s.Agents, s.Version)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is good: %d servers, %d operations, %d policies, %d agents, %d enforcement points, %d entities, version %s\n",
+				o.config, s.Servers, s.Operations, s.Policies, s.Agents, s.PEPs, s.Entities, s.Version)
 			return err
 		},
 	})

@@ -90,7 +90,7 @@ by policy, recorded before it runs, and can be proven afterwards.`,
 		return usageError{fmt.Errorf("%w: see '%s --help'", err, cmd.CommandPath())}
 	})
 	root.AddCommand(
-		newAgents(o),
+		newAgents(o), newPEPs(o),
 		newAudit(o),
 		newCatalog(o),
 		newConfig(o),

@@ -47,7 +47,10 @@ func serve(ctx context.Context, n *app.Node, stderr io.Writer, c *app.Config) er
 	if err := n.Listen(); err != nil {
 		return err
 	}
-	fmt.Fprintf(stderr, "bailiwick: listening on http://%s/mcp for %d servers, mode %s\n", n.Addr(), len(c.Upstreams), c.Mode)
+	if len(c.Upstreams) > 0 {
+		fmt.Fprintf(stderr, "bailiwick: listening on %s/mcp for %d servers, mode %s\n", n.URL(), len(c.Upstreams), c.Mode)
+	}
+	fmt.Fprintf(stderr, "bailiwick: enforcement points ask %s/access/v1/evaluation\n", n.URL())
 	return n.Wait(ctx)
 }
 

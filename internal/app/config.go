@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml"
+
+	"github.com/bailiwick-dev/bailiwick/internal/entity"
 )
 
 // DefaultConfigFile is where the configuration is looked for when no other
@@ -39,8 +41,30 @@ type Config struct {
 	Lock string `yaml:"lock"`
 	// Agents is the file of agents and their hashed keys. Default "agents.yaml".
 	Agents string `yaml:"agents"`
-	// Listen is the gateway's address. Default "127.0.0.1:7430".
+	// Schema is the file of the applications that other people's enforcement
+	// points ask about, in Cedar's schema syntax: a namespace for each. Default
+	// "schema.cedarschema"; it may be missing.
+	Schema string `yaml:"schema"`
+	// Listen is the address of the gateway and of the decision API. Default
+	// "127.0.0.1:7430".
 	Listen string `yaml:"listen"`
+	// TLS serves HTTPS. Empty: plain HTTP, for loopback or behind a proxy that
+	// ends TLS.
+	TLS TLS `yaml:"tls"`
+	// PublicURL is the https URL under which enforcement points know the
+	// decision API (the AuthZEN policy decision point identifier). Empty: there
+	// is no metadata document.
+	PublicURL string `yaml:"public_url"`
+	// AccessRequests is the https URL of the service where a denial that people
+	// may overturn can be brought before them (AuthZEN Access Request and
+	// Approval Profile). Empty: no denial says so.
+	AccessRequests string `yaml:"access_requests"`
+	// Elevations are the groups whose membership may be offered as what would
+	// turn a denial into an allow.
+	Elevations []string `yaml:"elevations"`
+	// MaxInFlight bounds how many decisions may be under way at once; more are
+	// refused quickly. Default 4096.
+	MaxInFlight int `yaml:"max_in_flight"`
 	// Hosts are further host names under which clients may reach the gateway.
 	// The listen address and localhost are always among them.
 	Hosts []string `yaml:"hosts"`
@@ -51,11 +75,21 @@ type Config struct {
 	Anonymous string `yaml:"anonymous"`
 	// Issuers are the OIDC issuers whose JWTs name agents.
 	Issuers []Issuer `yaml:"issuers"`
+	// Entities say where what is known of agents, groups, users and resources
+	// comes from.
+	Entities entity.Sources `yaml:"entities"`
 	// Upstreams are the MCP servers behind the gateway, by name.
 	Upstreams map[string]Upstream `yaml:"upstreams"`
 
 	// dir is the directory of the file.
 	dir string
+}
+
+// A TLS is a certificate and its key, PEM files that are read again when they
+// change.
+type TLS struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
 }
 
 // An Issuer is an OIDC issuer whose JWT access tokens are accepted.
@@ -133,12 +167,28 @@ func (c *Config) fillDefaults() {
 		{&c.Catalog, "catalog.yaml", true},
 		{&c.Lock, "catalog.lock.json", true},
 		{&c.Agents, "agents.yaml", true},
+		{&c.Schema, "schema.cedarschema", true},
 	} {
 		if *d.field == "" {
 			*d.field = d.value
 		}
 		if d.path {
 			*d.field = c.path(*d.field)
+		}
+	}
+	for _, file := range []*string{&c.TLS.Cert, &c.TLS.Key} {
+		if *file != "" {
+			*file = c.path(*file)
+		}
+	}
+	for i := range c.Entities.Files {
+		c.Entities.Files[i] = c.path(c.Entities.Files[i])
+	}
+	for i := range c.Entities.SQL {
+		for _, file := range []*string{&c.Entities.SQL[i].DSNFile, &c.Entities.SQL[i].File} {
+			if *file != "" {
+				*file = c.path(*file)
+			}
 		}
 	}
 	for i := range c.Issuers {
@@ -181,6 +231,15 @@ func (c *Config) check() error {
 	} else if c.Anonymous != "" && !isLoopback(host) {
 		errs = append(errs, fmt.Errorf("anonymous: callers without a credential are for a loopback address, not for %s", c.Listen))
 	}
+	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
+		errs = append(errs, errors.New("tls: cert and key belong together"))
+	}
+	if c.MaxInFlight < 0 {
+		errs = append(errs, fmt.Errorf("max_in_flight: %d is not a number of decisions", c.MaxInFlight))
+	}
+	if err := c.Entities.Check(); err != nil {
+		errs = append(errs, fmt.Errorf("entities: %w", err))
+	}
 	for _, i := range c.Issuers {
 		if err := checkIssuer(i); err != nil {
 			errs = append(errs, err)
@@ -201,10 +260,21 @@ func checkIssuer(i Issuer) error {
 		return fmt.Errorf("issuers: %q is not a URL", i.Issuer)
 	case u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())):
 		return fmt.Errorf("issuers: %q must be https (http is for loopback only)", i.Issuer)
+	case hasLowLevel(i.Levels):
+		return fmt.Errorf("issuers: %s: levels begin at 2; 1 is what every credential proves", i.Issuer)
 	case i.Audience == "":
 		return fmt.Errorf("issuers: %s needs an audience, or a token for any service would be accepted", i.Issuer)
 	}
 	return nil
+}
+
+func hasLowLevel(levels map[string]int64) bool {
+	for _, l := range levels {
+		if l < 2 {
+			return true
+		}
+	}
+	return false
 }
 
 func checkUpstream(name string, u Upstream) error {

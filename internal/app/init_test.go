@@ -18,6 +18,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/catalog"
 	"github.com/bailiwick-dev/bailiwick/internal/demo"
 	"github.com/bailiwick-dev/bailiwick/internal/desk"
+	"github.com/bailiwick-dev/bailiwick/internal/entity"
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
 )
 
@@ -95,7 +96,7 @@ func TestInitWritesWhatServeReads(t *testing.T) {
 	if diff := cmp.Diff(map[string]int{"bank": 3, "my-mail": 4, "gone": 0, "asking": 0}, tools); diff != "" {
 		t.Errorf("tools (-want +got):\n%s", diff)
 	}
-	s, err := CheckConfig(c)
+	s, err := CheckConfig(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +280,7 @@ func TestConfigurationDocumentsEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, typ := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[Issuer](), reflect.TypeFor[Upstream]()} {
+	for _, typ := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[Issuer](), reflect.TypeFor[Upstream](), reflect.TypeFor[TLS](), reflect.TypeFor[entity.Sources](), reflect.TypeFor[entity.SQL](), reflect.TypeFor[entity.SQLType]()} {
 		for f := range typ.Fields() {
 			key := f.Tag.Get("yaml")
 			if key != "" && !strings.Contains(string(text), key+":") {

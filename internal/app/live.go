@@ -6,6 +6,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cedar-policy/cedar-go/types"
+
+	"github.com/bailiwick-dev/bailiwick/internal/entity"
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/pdp"
 )
@@ -18,12 +21,13 @@ const reloadEvery = 500 * time.Millisecond
 // A live holds the version in force and follows the files it was made from.
 // It implements pdp.PolicySource.
 type live struct {
-	config  *Config
-	logger  *slog.Logger
-	agents  *identity.Verifier
-	changed func(*pdp.Version)
-	version atomic.Pointer[pdp.Version]
-	seen    string
+	config   *Config
+	logger   *slog.Logger
+	agents   *identity.Verifier
+	entities *entity.Directory
+	changed  func(*pdp.Version)
+	version  atomic.Pointer[pdp.Version]
+	seen     string
 }
 
 // Version implements pdp.PolicySource: the same version for every session,
@@ -62,6 +66,9 @@ func (l *live) reload() {
 		l.agents.Publish(agents)
 	}
 	v, err := LoadVersion(l.config)
+	if err == nil {
+		err = l.entities.SetPolicies(v.Program.Set())
+	}
 	if err != nil {
 		l.logger.Error("change of policy not taken over; the version before stays in force",
 			"policy_version", l.version.Load().Digest(), "error", err)
@@ -72,3 +79,16 @@ func (l *live) reload() {
 		l.changed(v)
 	}
 }
+
+// views are the views of a directory, as the PDP knows them.
+type views struct{ *entity.Directory }
+
+func (v views) View() pdp.EntityView { return view{v.Directory.View(), v.Directory} }
+
+// A view is what is known of entities at one moment.
+type view struct {
+	*entity.View
+	directory *entity.Directory
+}
+
+func (v view) Lookup(t types.EntityType) bool { return v.directory.Lookup(t) }

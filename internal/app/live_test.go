@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/bailiwick-dev/bailiwick/authz"
+	"github.com/bailiwick-dev/bailiwick/internal/entity"
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/pdp"
 )
@@ -23,6 +24,9 @@ func TestWrongFilesChangeNothing(t *testing.T) {
 		}
 	}
 	put("policies/a.cedar", `@id("a") permit (principal, action in Action::"discover", resource);`)
+	put("schema.cedarschema", "namespace A { entity user { role?: String }; }")
+	put("entities.yaml", "entities:\n  - {type: 'A::user', id: bob, attributes: {role: admin}}\n")
+	c.Entities.Files = []string{filepath.Join(c.dir, "entities.yaml")}
 	first, err := LoadVersion(c)
 	if err != nil {
 		t.Fatal(err)
@@ -35,10 +39,15 @@ func TestWrongFilesChangeNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	entities, err := entity.Open(t.Context(), entity.Config{Sources: c.Entities, Policies: first.Program.Set()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { entities.Close() })
 	var log strings.Builder
 	var changes int
 	l := &live{
-		config: c, agents: verifier, changed: func(*pdp.Version) { changes++ },
+		config: c, agents: verifier, entities: entities, changed: func(*pdp.Version) { changes++ },
 		logger: slog.New(slog.NewJSONHandler(&log, nil)),
 	}
 	l.version.Store(first)
@@ -50,6 +59,8 @@ func TestWrongFilesChangeNothing(t *testing.T) {
 		"policies/a.cedar":  `@id("a") permit (principal, action == Action::"no/such", resource);`,
 		"catalog.yaml":      "servers: {nobody: {tools: {x: {effects: [read]}}}}\n",
 		"catalog.lock.json": "{",
+		// The schema is right in itself, but not for the entities that there are.
+		"schema.cedarschema": "namespace A { entity user { role?: Long }; }",
 	} {
 		before, readErr := os.ReadFile(filepath.Join(c.dir, name))
 		log.Reset()

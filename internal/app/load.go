@@ -45,7 +45,11 @@ func LoadCatalog(c *Config) (*catalog.Catalog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Catalog, err)
 	}
-	cat, err := catalog.New(catalog.Config{Lock: lock, Overlay: overlay})
+	schema, err := readOptional(c.Schema)
+	if err != nil {
+		return nil, err
+	}
+	cat, err := catalog.New(catalog.Config{Lock: lock, Overlay: overlay, Schema: schema})
 	if err != nil {
 		return nil, fmt.Errorf("check catalogue: %w", err)
 	}
@@ -160,7 +164,7 @@ func fingerprint(c *Config) (string, error) {
 			add(s.File, s.Text)
 		}
 	}
-	for _, file := range []string{c.Catalog, c.Lock, c.Agents} {
+	for _, file := range []string{c.Catalog, c.Lock, c.Schema, c.Agents} {
 		text, err := readOptional(file)
 		if err != nil {
 			return "", err

@@ -14,8 +14,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/audit"
+	"github.com/bailiwick-dev/bailiwick/internal/entity"
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
 	"github.com/bailiwick-dev/bailiwick/internal/pdp"
@@ -33,7 +33,8 @@ const drainFor = 10 * time.Second
 
 // A Node is a running plane: decision point, evidence, and gate.
 type Node struct {
-	PDP  *pdp.PDP
+	PDP *pdp.PDP
+	// Gate is the MCP gateway; nil when there is no upstream.
 	Gate *mcpgate.Gate
 
 	config   *Config
@@ -41,6 +42,7 @@ type Node struct {
 	log      *audit.Log
 	state    *store.State
 	sessions *session.Tracker
+	entities *entity.Directory
 	live     *live
 	server   *http.Server
 	listener net.Listener
@@ -77,7 +79,11 @@ func (n *Node) start(ctx context.Context) error {
 	if err := n.openData(ctx); err != nil {
 		return err
 	}
-	n.live = &live{config: c, logger: n.logger, agents: verifier, changed: n.policiesChanged}
+	n.entities, err = entity.Open(ctx, entity.Config{Sources: c.Entities, Policies: v.Program.Set(), Logger: n.logger})
+	if err != nil {
+		return err
+	}
+	n.live = &live{config: c, logger: n.logger, agents: verifier, entities: n.entities, changed: n.policiesChanged}
 	n.live.version.Store(v)
 	if n.live.seen, err = fingerprint(c); err != nil {
 		return err
@@ -87,17 +93,21 @@ func (n *Node) start(ctx context.Context) error {
 	}
 	n.PDP, err = pdp.New(pdp.Config{
 		Identity: verifier, Sessions: n.sessions, Policies: n.live, Log: n.log, Observe: c.Mode == "observe",
+		Entities: views{n.entities}, Elevations: c.Elevations, MaxInFlight: c.MaxInFlight,
 	})
 	if err != nil {
 		return err
 	}
-	if n.Gate, err = n.newGate(); err != nil {
-		return err
+	if len(c.Upstreams) > 0 {
+		if n.Gate, err = n.newGate(); err != nil {
+			return err
+		}
 	}
 	tasks, stop := context.WithCancel(context.WithoutCancel(ctx))
 	n.stop = stop
 	n.tasks.Go(func() { n.live.follow(tasks) })
-	n.tasks.Go(func() { n.saveSessions(tasks) })
+	n.tasks.Go(func() { n.entities.Follow(tasks) })
+	n.tasks.Go(func() { n.keep(tasks) })
 	return nil
 }
 
@@ -185,10 +195,13 @@ func (n *Node) policiesChanged(v *pdp.Version) {
 	if err := n.inForce(v); err != nil {
 		n.logger.Error("the change of version was not recorded", "policy_version", v.Digest(), "error", err)
 	}
-	n.Gate.PoliciesChanged()
+	if n.Gate != nil {
+		n.Gate.PoliciesChanged()
+	}
 }
 
-func (n *Node) saveSessions(ctx context.Context) {
+// keep saves what is kept behind the decision path, every second or so.
+func (n *Node) keep(ctx context.Context) {
 	tick := time.NewTicker(saveEvery)
 	defer tick.Stop()
 	for {
@@ -199,42 +212,12 @@ func (n *Node) saveSessions(ctx context.Context) {
 			if err := n.sessions.Save(ctx); err != nil && ctx.Err() == nil {
 				n.logger.Error("sessions not saved; they will be caught up from the evidence", "error", err)
 			}
+			if err := n.PDP.RecordRefusals(); err != nil {
+				n.logger.Error("refused requests not counted on the record", "error", err)
+			}
 		}
 	}
 }
-
-// Listen begins to serve the gateway over HTTP.
-func (n *Node) Listen() error {
-	l, err := net.Listen("tcp", n.config.Listen)
-	if err != nil {
-		return fmt.Errorf("listen: %w (is another bailiwick running? 'listen' in the configuration changes the address)", err)
-	}
-	mux := http.NewServeMux()
-	mux.Handle("/mcp", n.Gate)
-	mux.Handle("/mcp/", n.Gate)
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", n.ready)
-	n.listener = l
-	n.server = &http.Server{
-		Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(n.logger.Handler(), slog.LevelWarn),
-	}
-	n.served = make(chan error, 1)
-	go func() { n.served <- n.server.Serve(l) }()
-	return nil
-}
-
-// ready says whether a decision could be recorded and a policy is in force.
-func (n *Node) ready(w http.ResponseWriter, _ *http.Request) {
-	if err := n.log.Health(); err != nil {
-		http.Error(w, authz.ReasonAuditDown, http.StatusServiceUnavailable)
-		return
-	}
-	fmt.Fprintln(w, "ready")
-}
-
-// Addr is the address that the gateway listens on.
-func (n *Node) Addr() string { return n.listener.Addr().String() }
 
 // Wait returns when ctx ends, or when the HTTP server has failed.
 func (n *Node) Wait(ctx context.Context) error {
@@ -264,6 +247,9 @@ func (n *Node) Close(ctx context.Context) error {
 		n.stop()
 	}
 	n.tasks.Wait()
+	if n.entities != nil {
+		errs = append(errs, n.entities.Close())
+	}
 	if n.log != nil {
 		if n.sessions != nil {
 			errs = append(errs, n.sessions.Save(ctx))

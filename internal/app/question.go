@@ -82,8 +82,10 @@ func (q Question) Ask(v *pdp.Version) (*engine.Request, error) {
 	if s.Started.IsZero() {
 		s.Started = now
 	}
-	who := identity.Subject{Agent: q.Agent, Groups: q.Groups, For: q.Subject, Method: orDefault(q.Auth, "key")}
-	return v.Request(who, s, op, req, now)
+	who := pdp.Caller{Subject: identity.Subject{
+		Agent: q.Agent, Groups: q.Groups, For: q.Subject, Method: orDefault(q.Auth, identity.MethodKey), Level: identity.LevelProven,
+	}}
+	return v.Request(who, s, op, req, nil, now)
 }
 
 func orDefault(s, d string) string {

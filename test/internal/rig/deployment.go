@@ -35,6 +35,8 @@ type Setup struct {
 	Upstreams map[string]Upstream
 	// Anonymous lets callers without a token act as [Agent].
 	Anonymous bool
+	// Agents follows in the agents file: further entries, and lists.
+	Agents string
 	// Settings are further keys of bailiwick.yaml.
 	Settings map[string]any
 	// Race runs a binary with the race detector in it. It is slower and larger.
@@ -101,7 +103,7 @@ func deploy(dir string, s Setup) (*Deployment, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write configuration: %w", err)
 	}
-	agents := fmt.Sprintf("agents:\n  - id: %s\n    groups: [testers]\n    key: %s\n", Agent, hash)
+	agents := fmt.Sprintf("agents:\n  - id: %s\n    groups: [testers]\n    key: %s\n%s", Agent, hash, s.Agents)
 	return d, errors.Join(
 		d.Write("bailiwick.yaml", string(text)),
 		d.Write("agents.yaml", agents),

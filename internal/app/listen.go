@@ -1,0 +1,116 @@
+package app
+
+import (
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/bailiwick-dev/bailiwick/authz"
+	"github.com/bailiwick-dev/bailiwick/internal/api"
+)
+
+// Listen begins to serve the gateway and the decision API over HTTP.
+func (n *Node) Listen() error {
+	handler, err := n.handler()
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", n.config.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w (is another bailiwick running? 'listen' in the configuration changes the address)", err)
+	}
+	n.listener = l
+	n.server = &http.Server{
+		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(n.logger.Handler(), slog.LevelWarn),
+	}
+	if n.config.TLS.Cert != "" {
+		c := &certificate{TLS: n.config.TLS}
+		if _, err := c.get(nil); err != nil {
+			return fmt.Errorf("tls: %w", err)
+		}
+		n.server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get, NextProtos: []string{"h2", "http/1.1"}}
+		l = tls.NewListener(l, n.server.TLSConfig)
+	}
+	n.served = make(chan error, 1)
+	go func() { n.served <- n.server.Serve(l) }()
+	return nil
+}
+
+// handler is everything that is served on the one address.
+func (n *Node) handler() (http.Handler, error) {
+	decisions, err := api.New(api.Config{
+		Decider: n.PDP, Identifier: n.config.PublicURL, AccessRequests: n.config.AccessRequests, Logger: n.logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	if n.Gate != nil {
+		mux.Handle("/mcp", n.Gate)
+		mux.Handle("/mcp/", n.Gate)
+	}
+	mux.Handle("/access/v1/", decisions)
+	mux.Handle("/bailiwick/v1/", decisions)
+	mux.Handle("/.well-known/authzen-configuration", decisions)
+	mux.Handle("/.well-known/authzen-configuration/", decisions)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", n.ready)
+	return mux, nil
+}
+
+// ready says whether a decision could be recorded and a policy is in force.
+func (n *Node) ready(w http.ResponseWriter, _ *http.Request) {
+	if err := n.log.Health(); err != nil {
+		http.Error(w, authz.ReasonAuditDown, http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ready")
+}
+
+// Addr is the address that the node listens on.
+func (n *Node) Addr() string { return n.listener.Addr().String() }
+
+// URL is where the node is reached from this machine.
+func (n *Node) URL() string {
+	if n.config.TLS.Cert != "" {
+		return "https://" + n.Addr()
+	}
+	return "http://" + n.Addr()
+}
+
+// A certificate is read again when its file has changed, so that a renewed one
+// needs no restart.
+type certificate struct {
+	TLS
+
+	mu     sync.Mutex
+	looked time.Time // when the file was last looked at
+	stamp  time.Time // of the file that was read
+	pair   *tls.Certificate
+}
+
+func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pair != nil && time.Since(c.looked) < time.Second {
+		return c.pair, nil
+	}
+	c.looked = time.Now()
+	info, err := os.Stat(c.Cert)
+	if err == nil && (c.pair == nil || !info.ModTime().Equal(c.stamp)) {
+		var pair tls.Certificate
+		if pair, err = tls.LoadX509KeyPair(c.Cert, c.Key); err == nil {
+			c.pair, c.stamp = &pair, info.ModTime()
+		}
+	}
+	if c.pair == nil {
+		return nil, fmt.Errorf("read certificate: %w", err)
+	}
+	return c.pair, nil // what was read last holds while its file is being replaced
+}
