@@ -37,21 +37,21 @@ type Agent struct {
 // may ask for nobody.
 type PEP struct {
 	// ID names the PEP in records.
-	ID string `yaml:"id"`
+	ID string `yaml:"id" json:"id"`
 	// Key is the hash of its key, as for an [Agent]. Required.
-	Key string `yaml:"key"`
+	Key string `yaml:"key" json:"key,omitempty"`
 	// Application is the namespace of the policy schema that its actions and
 	// types are of. Empty: it asks about the catalogue's operations.
-	Application string `yaml:"application,omitempty"`
+	Application string `yaml:"application,omitempty" json:"application,omitempty"`
 	// Subjects are the types of subject that it speaks for, as it names them
 	// ("user", "Agent").
-	Subjects []string `yaml:"subjects,omitempty"`
+	Subjects []string `yaml:"subjects,omitempty" json:"subjects,omitempty"`
 	// Asserts are the attributes that it may supply, "<type>.<attribute>" or
 	// "<type>.*", with types as it names them.
-	Asserts []string `yaml:"asserts,omitempty"`
+	Asserts []string `yaml:"asserts,omitempty" json:"asserts,omitempty"`
 	// Relays: it may show the credentials of agents that call it, and report
 	// outcomes. For gates in other processes, Envoy, nginx and Caddy.
-	Relays bool `yaml:"relays,omitempty"`
+	Relays bool `yaml:"relays,omitempty" json:"relays,omitempty"`
 }
 
 // SpeaksFor reports whether the PEP may name subjects of a type.
