@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -502,7 +503,7 @@ func TestDecisionContext(t *testing.T) {
 	}
 }
 
-// A slow sender is cut off, and a request that nobody waits for any more ends.
+// A slow sender is cut off, and half a body is none.
 func TestHalfABodyIsNotWaitedForForever(t *testing.T) {
 	t.Parallel()
 	w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
@@ -512,6 +513,14 @@ func TestHalfABodyIsNotWaitedForForever(t *testing.T) {
 	newAPI(t, api.Config{}).ServeHTTP(w, r)
 	if w.Code != http.StatusBadRequest {
 		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+	// One whose length nobody said may look whole.
+	w2 := httptest.NewRecorder()
+	r = httptest.NewRequest(http.MethodPost, evaluation, io.MultiReader(strings.NewReader(question), iotest.ErrReader(io.ErrUnexpectedEOF)))
+	r.Header.Set("Content-Type", "application/json")
+	r.ContentLength = -1
+	if newAPI(t, api.Config{}).ServeHTTP(w2, r); w2.Code != http.StatusBadRequest {
+		t.Errorf("a lost connection: %d %s", w2.Code, w2.Body)
 	}
 	if len(w.set) != 2 || w.set[0].IsZero() || time.Until(w.set[0]) > time.Minute || !w.set[1].IsZero() {
 		t.Errorf("deadlines %v", w.set)
