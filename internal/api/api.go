@@ -23,6 +23,11 @@ import (
 // slowReader is how long a request body may take to arrive.
 const slowReader = 10 * time.Second
 
+// keptBuffer is how large a buffer may be to be used again. HTTP/2 copies what
+// is not larger; from a larger one it may still be sending when the stream has
+// ended.
+const keptBuffer = 4 << 10
+
 // Config configures an [API]. Only Decider is required.
 type Config struct {
 	// Decider decides and searches. It proves the PEP that asks, says so with
@@ -117,7 +122,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.w, e.r = w, r
 	e.serve()
 	e.w, e.r = nil, nil
-	if cap(e.buf) > 64<<10 {
+	if cap(e.buf) > keptBuffer {
 		e.buf = nil
 	}
 	// An exchange that has panicked never comes back to the pool.
