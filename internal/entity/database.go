@@ -92,10 +92,12 @@ func (d *database) postgresConfig() (*pgx.ConnConfig, error) {
 	if err != nil {
 		return nil, err // pgx leaves the password out
 	}
-	if !local(conf.Host) && !strings.Contains(dsn, "sslmode") {
-		// What libpq does when nobody says so is to go on in the clear when the
-		// network says that there is no TLS.
-		return nil, fmt.Errorf("the connection string for %s does not say sslmode: verify-full is what proves the server", conf.Host)
+	for _, host := range hosts(conf) {
+		if !local(host) && !strings.Contains(dsn, "sslmode") {
+			// What libpq does when nobody says so is to go on in the clear when
+			// the network says that there is no TLS.
+			return nil, fmt.Errorf("the connection string for %s does not say sslmode: verify-full is what proves the server", host)
+		}
 	}
 	if conf.ConnectTimeout == 0 || conf.ConnectTimeout > d.timeout {
 		conf.ConnectTimeout = d.timeout
@@ -111,6 +113,14 @@ func (d *database) postgresConfig() (*pgx.ConnConfig, error) {
 		conf.RuntimeParams[name] = value
 	}
 	return conf, nil
+}
+
+func hosts(c *pgx.ConnConfig) []string {
+	all := []string{c.Host}
+	for _, f := range c.Fallbacks {
+		all = append(all, f.Host)
+	}
+	return all
 }
 
 // local reports whether a host is this machine: a socket or loopback.
@@ -147,7 +157,7 @@ func (d *database) addLookups(l lookups) {
 // and at most limit rows. As a part of another it cannot be several statements,
 // nor one that writes.
 func (d *database) query(q string, limit int) string {
-	q = strings.TrimRight(q, "; \t\r\n")
+	q = strings.TrimRight(q, endOfQuery)
 	what := "*"
 	if d.postgres {
 		what = "row_to_json(q)::text"

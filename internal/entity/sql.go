@@ -52,6 +52,9 @@ type SQLType struct {
 // full reports whether all entities of the type are in memory.
 func (t SQLType) full() bool { return t.All != "" }
 
+// endOfQuery is what may follow a query.
+const endOfQuery = "; \t\r\n"
+
 // Defaults and bounds of a database.
 const (
 	defaultRefresh = 5 * time.Second
@@ -116,6 +119,11 @@ func (c SQL) check() []error {
 		q := c.Types[string(t)]
 		if _, err := types.NewEntityType(string(t)); err != nil {
 			bad("types: %q is not the name of an entity type", t)
+		}
+		for _, text := range []string{q.All, q.One, q.List} {
+			if strings.Contains(strings.TrimRight(text, endOfQuery), ";") {
+				bad("types.%s: a query is one statement and has no semicolon in it", t)
+			}
 		}
 		switch {
 		case q.All == "" && q.One == "":
