@@ -334,12 +334,11 @@ func (c *compiler) entityList(v val) ([]int32, bool) {
 	if v.kind == kindEntity {
 		return []int32{c.names.entity(v.v.(types.EntityUID))}, true
 	}
-	set, ok := setOf(&v)
-	if !ok {
+	if v.kind != kindSet {
 		return nil, false
 	}
 	var list []int32
-	for e := range set.All() {
+	for e := range v.v.(types.Set).All() {
 		uid, ok := e.(types.EntityUID)
 		if !ok {
 			return nil, false

@@ -78,7 +78,19 @@ func TestDiffSeesPlantedFaults(t *testing.T) {
 			}
 		}
 	}
+	ofFields := func(plant func(*Field)) func(*Program, *world) {
+		return func(_ *Program, w *world) {
+			w.spoil = func(fs Fields) {
+				for i := range fs {
+					plant(&fs[i])
+				}
+			}
+		}
+	}
 	for name, plant := range map[string]func(*Program, *world){
+		"a number is another":                     ofFields(func(f *Field) { f.value.n++ }),
+		"a string is lost from a set":             ofFields(func(f *Field) { f.strings = f.strings[:len(f.strings)/4] }),
+		"an attribute is lost in a record":        ofFields(func(f *Field) { f.fields = f.fields[:len(f.fields)/2] }),
 		"what a request overrides is not noticed": ofWorld(func(w *World) { clear(w.above) }),
 		"an ancestor in the World is lost": ofWorld(func(w *World) {
 			for i, a := range w.ancestors {
@@ -172,7 +184,7 @@ func TestReachableWheneverSomeContextAllows(t *testing.T) {
 					if resource.IsZero() {
 						some.Resource = w.resource()
 					}
-					if p.Authorize(&some).Allow {
+					if p.Authorize(w.asked(&some)).Allow {
 						allowed++
 						if !reachable {
 							t.Fatalf("seed %d: not reachable, but allowed: %v\n%s", seed, some, w.text())
@@ -187,9 +199,66 @@ func TestReachableWheneverSomeContextAllows(t *testing.T) {
 	}
 }
 
+// asked is the request with its context as fields, every other time. What is
+// in Context must then not matter.
+func (w *world) asked(req *Request) *Request {
+	if w.one(2) {
+		return req
+	}
+	q := *req
+	q.Fields, q.Context = w.fields(req.Context), w.context()
+	w.spoil(q.Fields)
+	return &q
+}
+
+// fields returns a record as fields, some values boxed and some not.
+func (w *world) fields(r types.Record) Fields {
+	fs := Fields{}
+	for _, name := range slices.Sorted(r.Keys()) {
+		v, _ := r.Get(name)
+		f := Boxed(name, v)
+		switch v := v.(type) {
+		case types.Boolean:
+			f = Bool(name, bool(v))
+		case types.Long:
+			f = Long(name, int64(v))
+		case types.String:
+			f = String(name, string(v))
+		case types.Datetime:
+			f = Datetime(name, v)
+		case types.Record:
+			f = Nested(name, w.fields(v))
+		case types.Set:
+			if list, ok := stringsOf(v); ok {
+				f = Strings(name, append(list, list...))
+			}
+		}
+		if w.one(5) {
+			f = Boxed(name, v)
+		}
+		fs = append(fs, f)
+	}
+	if len(fs) > 0 && w.one(5) {
+		fs = append(fs, Long(fs[0].Name, 99)) // the first of a name counts
+	}
+	return fs
+}
+
+func stringsOf(set types.Set) ([]string, bool) {
+	var list []string
+	for e := range set.All() {
+		s, ok := e.(types.String)
+		if !ok {
+			return nil, false
+		}
+		list = append(list, string(s))
+	}
+	return list, true
+}
+
 // compare returns how the engine's answer differs from cedar.Authorize's.
 func (w *world) compare(p *Program, req *Request, tally map[string]int) string {
-	got := p.Authorize(req)
+	got := p.Authorize(w.asked(req))
 	merged := types.EntityMap{}
 	if req.World != nil {
 		maps.Insert(merged, req.World.All())
@@ -283,6 +352,8 @@ type world struct {
 	schema   *resolved.Schema // nil: the hierarchy of actions is in the entities
 	actions  types.EntityMap
 	known    []known // a few, because they take the most time to make
+	// spoil plants a fault in the fields of a request.
+	spoil func(Fields)
 }
 
 // A known is the entities of a request: its own, and those of a World.
@@ -292,7 +363,8 @@ type known struct {
 }
 
 func newWorld(seed uint64) *world {
-	w := &world{Rand: rand.New(rand.NewPCG(seed, 7)), oracle: cedar.PolicyMap{}, actions: types.EntityMap{}}
+	w := &world{Rand: rand.New(rand.NewPCG(seed, 7)), oracle: cedar.PolicyMap{}, actions: types.EntityMap{},
+		spoil: func(Fields) {}}
 	for i := range 8 {
 		uid := w.uid("Action", i)
 		var parents []types.EntityUID
@@ -556,10 +628,14 @@ func (w *world) literal(name types.String, depth int) types.Value {
 		return w.anyUID()
 	case "set":
 		vs := []types.Value{}
-		for range pick(w, 0, 1, 2, 3, 20) {
-			vs = append(vs, w.literal(pick[types.String](w, "s", "s", "n", "e"), 0))
+		of := []types.String{"s", "s", "n", "e"}
+		if w.one(2) {
+			of = of[:1]
 		}
-		if w.one(6) {
+		for range pick(w, 0, 1, 2, 3, 20) {
+			vs = append(vs, w.literal(pick(w, of...), 0))
+		}
+		if len(of) > 1 && w.one(6) {
 			for i := range 15 {
 				vs = append(vs, types.Long(i))
 			}

@@ -40,6 +40,9 @@ type Request struct {
 	Action    types.EntityUID
 	Resource  types.EntityUID
 	Context   types.Record
+	// Fields, unless nil, are used instead of Context, which is then not looked
+	// at. They must not change while the request is answered.
+	Fields Fields
 	// Entities and World hold everything that policies may look at: the
 	// principal, the resource, their ancestors, and entities that attributes
 	// refer to. Entities are the request's own and may be nil, and World is what
@@ -49,6 +52,15 @@ type Request struct {
 	// entity that is missing has no attributes and no ancestors, as in Cedar.
 	Entities types.EntityMap
 	World    *World
+}
+
+// Record returns the whole context, which it builds each time if it is given
+// as Fields.
+func (r *Request) Record() types.Record {
+	if r.Fields == nil {
+		return r.Context
+	}
+	return r.Fields.Record()
 }
 
 // An Answer is what a policy set says to a request. The zero Answer denies.

@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -77,19 +79,26 @@ func TestDecisionsDoNotAllocate(t *testing.T) {
 when { context.input.amount < 100 && context.input.to like "b*" && principal.clearance >= 2 && ["bob", "eve"].contains(context.input.to) }
 unless { context.labels.contains("untrusted") || context.input has memo && context.input.memo == "x" };
 @id("b") forbid (principal, action == Action::"bank/send", resource) when { context.labels.containsAny(["x", "y"]) };`)
-	req := bankRequest(50, types.String("clean"))
-	if a := p.Authorize(req); !a.Allow {
-		t.Fatalf("got %+v", a)
-	}
-	s := newScratch(p)
-	decide := func() {
-		s.start(req)
-		if !s.authorize().Allow {
-			t.Error("denied")
+	boxed := bankRequest(50, types.String("clean"))
+	shared := *asFields(boxed)
+	shared.World, shared.Entities = mustWorld(t, slices.Collect(maps.Values(boxed.Entities))...), nil
+	mixed := *asFields(boxed)
+	mixed.World, mixed.Entities = shared.World, maps.Clone(boxed.Entities)
+	delete(mixed.Entities, boxed.Resource)
+	for name, req := range map[string]*Request{"boxed": boxed, "fields": asFields(boxed), "world": &shared, "some of the world": &mixed} {
+		if a := p.Authorize(req); !a.Allow {
+			t.Fatalf("%s: got %+v", name, a)
 		}
-	}
-	if n := testing.AllocsPerRun(100, decide); n != 0 {
-		t.Errorf("%v allocations in a decision", n)
+		s := newScratch(p)
+		decide := func() {
+			s.start(req)
+			if !s.authorize().Allow {
+				t.Error("denied")
+			}
+		}
+		if n := testing.AllocsPerRun(100, decide); n != 0 {
+			t.Errorf("%s: %v allocations in a decision", name, n)
+		}
 	}
 }
 

@@ -112,6 +112,6 @@ func (s *scratch) eval(n ast.IsNode) (types.Value, error) {
 		Principal: s.req.Principal,
 		Action:    s.req.Action,
 		Resource:  s.req.Resource,
-		Context:   s.req.Context,
+		Context:   s.context(),
 	})
 }

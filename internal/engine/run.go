@@ -45,11 +45,12 @@ func (s *scratch) run(at int32) outcome {
 			stack[top] = code.consts[in.a]
 			continue
 		case opAttr:
-			v, found, ok := s.attribute(&stack[top], code.strings[in.a])
-			if !ok || !found || s.unspecified(&stack[top]) {
+			var v val
+			found, _ := s.attribute(&stack[top], code.strings[in.a], &v)
+			if !found || s.unspecified(&stack[top]) {
 				return failed
 			}
-			stack[top] = valueOf(v)
+			stack[top] = v
 			continue
 		case opSet:
 			vs := make([]types.Value, in.a)
@@ -117,7 +118,7 @@ func (s *scratch) run(at int32) outcome {
 			truth, ok = compareDecimals(in.order, &stack[top-1], &stack[top])
 			top -= 2
 		case opHas:
-			_, truth, ok = s.attribute(&stack[top], code.strings[in.a])
+			truth, ok = s.has(&stack[top], code.strings[in.a])
 			top--
 		case opLike:
 			truth, ok = like(&stack[top], code.patterns[in.a])
@@ -129,15 +130,13 @@ func (s *scratch) run(at int32) outcome {
 			truth, ok = s.evalIn(&stack[top-1], &stack[top])
 			top -= 2
 		case opContains:
-			truth, ok = s.evalContains(&stack[top-1], &stack[top])
+			truth, ok = s.contains(&stack[top-1], &stack[top])
 			top -= 2
 		case opContainsAll, opContainsAny:
 			truth, ok = s.containsMany(in.op == opContainsAll, &stack[top-1], &stack[top])
 			top -= 2
 		case opIsEmpty:
-			var set types.Set
-			set, ok = setOf(&stack[top])
-			truth = set.Len() == 0
+			truth, ok = isEmpty(&stack[top])
 			top--
 
 		case opSlotIn:
@@ -183,20 +182,19 @@ func (s *scratch) fused(in *instruction, v *val) (truth, ok bool) {
 	case opSlotCompare:
 		return in.order.holds(cmp.Compare(v.n, in.n)), v.kind == kindLong
 	case opSlotHas:
-		_, truth, ok = s.attribute(v, code.strings[in.n])
-		return truth, ok
+		return s.has(v, code.strings[in.n])
 	case opSlotLike:
 		return like(v, code.patterns[in.n])
 	case opSlotIs:
 		return s.is(v, code.types[in.n])
 	case opSlotContains:
-		return s.evalContains(v, &code.consts[in.n])
+		return s.contains(v, &code.consts[in.n])
 	default: // opConstContains
 		k := &code.sets[in.n]
 		if v.kind == kindString {
-			return k.strings[v.v.(types.String)], true
+			return k.strings[v.s], true
 		}
-		return s.contains(k.set, v), true
+		return s.setHas(k.set, v), true
 	}
 }
 
@@ -221,7 +219,7 @@ func like(v *val, pattern types.Pattern) (truth, ok bool) {
 	if v.kind != kindString {
 		return false, false
 	}
-	return pattern.Match(v.v.(types.String)), true
+	return pattern.Match(v.s), true
 }
 
 func (s *scratch) is(v *val, t types.EntityType) (truth, ok bool) {
@@ -237,7 +235,7 @@ func (s *scratch) evalIn(v, of *val) (truth, ok bool) {
 	if f, ok := s.entityOf(of); ok {
 		return s.in(e, f), true
 	}
-	set, ok := setOf(of)
+	set, ok := s.setOf(of)
 	if !ok {
 		return false, false
 	}
@@ -254,29 +252,10 @@ func (s *scratch) inList(sub *subject, list []int32) bool {
 	return false
 }
 
-func (s *scratch) evalContains(in, v *val) (truth, ok bool) {
-	set, ok := setOf(in)
-	if !ok {
-		return false, false
-	}
-	return s.contains(set, v), true
-}
-
-// containsMany reports whether a set has all, or any, of the elements of
-// another.
-func (s *scratch) containsMany(all bool, in, of *val) (truth, ok bool) {
-	set, ok1 := setOf(in)
-	elements, ok2 := setOf(of)
-	if !ok1 || !ok2 {
-		return false, false
-	}
-	for e := range elements.All() {
-		v := valueOf(e)
-		if s.contains(set, &v) != all {
-			return !all, true
-		}
-	}
-	return all, true
+// has reports whether a record or an entity has an attribute.
+func (s *scratch) has(v *val, name types.String) (truth, ok bool) {
+	var ignored val
+	return s.attribute(v, name, &ignored)
 }
 
 // unaryNumber replaces a number by the result of an operator on it, unless it

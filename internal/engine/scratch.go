@@ -45,6 +45,10 @@ type scratch struct {
 	permits, forbids, failed []int32 // policies
 
 	stack []val
+	// built, and record if whole is set, are what was built of the context.
+	built  []built
+	record types.Record
+	whole  bool
 	// queue is of a walk up a hierarchy; seen holds its first seenTo entities.
 	queue  []types.EntityUID
 	seen   map[types.EntityUID]bool
@@ -102,6 +106,7 @@ func (s *scratch) start(req *Request) {
 	s.found = s.found[:0]
 	s.permits, s.forbids, s.failed = s.permits[:0], s.forbids[:0], s.failed[:0]
 	s.anyResource = false
+	s.built, s.whole = s.built[:0], false
 	s.bound = s.worldBinding()
 	s.prepare(principalVar, req.Principal)
 	s.prepare(resourceVar, req.Resource)
@@ -115,6 +120,8 @@ func (p *Program) end(s *scratch) {
 	for i := range s.subjects {
 		s.subjects[i].keys = nil
 	}
+	clear(s.built)
+	s.record = types.Record{}
 	p.pool.Put(s)
 }
 
@@ -330,10 +337,10 @@ func (s *scratch) visit(at int32) {
 // fits tests the scope of a rule but for its action, and that the policy has
 // not been found before.
 func (s *scratch) fits(r *rule) bool {
-	if !s.has(&s.subjects[principalVar], r.principal, r.principalType) {
+	if !s.picks(&s.subjects[principalVar], r.principal, r.principalType) {
 		return false
 	}
-	if !s.anyResource && !s.has(&s.subjects[resourceVar], r.resource, r.resourceType) {
+	if !s.anyResource && !s.picks(&s.subjects[resourceVar], r.resource, r.resourceType) {
 		return false
 	}
 	if r.shared > 0 {
@@ -345,8 +352,8 @@ func (s *scratch) fits(r *rule) bool {
 	return true
 }
 
-// has reports whether a subject has a key and, unless it is noType, a type.
-func (s *scratch) has(sub *subject, k key, typ int32) bool {
+// picks reports whether a subject has a key and, unless it is noType, a type.
+func (s *scratch) picks(sub *subject, k key, typ int32) bool {
 	if typ != noType && typ != sub.typ {
 		return false
 	}
@@ -375,7 +382,7 @@ func (s *scratch) errorOf(p *policy.Policy) string {
 // cedar evaluates one policy with cedar-go.
 func (s *scratch) cedar(p *cedar.PolicySet) (outcome, string) {
 	r := s.req
-	_, d := cedar.Authorize(p, s, cedar.Request{Principal: r.Principal, Action: r.Action, Resource: r.Resource, Context: r.Context})
+	_, d := cedar.Authorize(p, s, cedar.Request{Principal: r.Principal, Action: r.Action, Resource: r.Resource, Context: s.context()})
 	switch {
 	case len(d.Errors) > 0:
 		return failed, d.Errors[0].Message

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"slices"
+
 	"github.com/cedar-policy/cedar-go/types"
 )
 
@@ -16,7 +18,9 @@ const (
 	kindVariable // principal, action or resource itself
 	kindContext  // the context itself
 	kindRecord
+	kindFields // a record that is not built, of a [Field]
 	kindSet
+	kindStrings // a set that is not built, of a [Field]
 	kindDecimal
 	kindDatetime
 	kindDuration
@@ -30,8 +34,12 @@ type val struct {
 	kind kind
 	// n is the truth value, number, milliseconds or variable.
 	n int64
-	// v is the value of the other kinds.
+	// s is the string.
+	s types.String
+	// v is the value of the other kinds, and of a string that came as one.
 	v types.Value
+	// of is the field that holds what is not built.
+	of *Field
 }
 
 func boolVal(b bool) val {
@@ -50,7 +58,7 @@ func valueOf(v types.Value) val {
 	case types.Long:
 		return longVal(int64(t))
 	case types.String:
-		return val{kind: kindString, v: v}
+		return val{kind: kindString, s: t, v: v}
 	case types.EntityUID:
 		return val{kind: kindEntity, v: v}
 	case types.Record:
@@ -71,21 +79,34 @@ func valueOf(v types.Value) val {
 // boxed returns v as cedar-go holds it.
 func (s *scratch) boxed(v *val) types.Value {
 	switch v.kind {
+	case kindVariable:
+		return s.subjects[v.n].uid
+	case kindContext:
+		return s.context()
+	case kindFields, kindStrings:
+		return s.build(v.of)
+	default:
+		return v.boxed()
+	}
+}
+
+// boxed returns a value that does not depend on the request.
+func (v *val) boxed() types.Value {
+	switch v.kind {
 	case kindBool:
 		return types.Boolean(v.n != 0)
 	case kindLong:
 		return types.Long(v.n)
-	case kindVariable:
-		return s.subjects[v.n].uid
-	case kindContext:
-		return s.req.Context
 	case kindDatetime:
 		return types.NewDatetimeFromMillis(v.n)
 	case kindDuration:
 		return types.NewDurationFromMillis(v.n)
-	default:
-		return v.v
+	case kindString:
+		if v.v == nil {
+			return v.s
+		}
 	}
+	return v.v
 }
 
 // entityOf returns the entity that v is.
@@ -101,32 +122,48 @@ func (s *scratch) entityOf(v *val) (types.EntityUID, bool) {
 }
 
 // setOf returns the set that v is.
-func setOf(v *val) (types.Set, bool) {
-	if v.kind != kindSet {
+func (s *scratch) setOf(v *val) (types.Set, bool) {
+	switch v.kind {
+	case kindSet:
+		return v.v.(types.Set), true
+	case kindStrings:
+		return s.build(v.of).(types.Set), true
+	default:
 		return types.Set{}, false
 	}
-	return v.v.(types.Set), true
+}
+
+// typ is the kind of a value as policies see it, which do not know how it is
+// held.
+func (k kind) typ() kind {
+	switch k {
+	case kindVariable:
+		return kindEntity
+	case kindContext, kindFields:
+		return kindRecord
+	case kindStrings:
+		return kindSet
+	default:
+		return k
+	}
 }
 
 // equal is Cedar's ==, which values of different types never are.
 func (s *scratch) equal(a, b *val) bool {
-	if e, ok := s.entityOf(a); ok {
-		f, ok := s.entityOf(b)
-		return ok && e == f
-	}
-	switch {
-	case a.kind == kindContext || b.kind == kindContext:
-		return s.boxed(a).Equal(s.boxed(b))
-	case a.kind != b.kind:
+	if a.kind.typ() != b.kind.typ() {
 		return false
 	}
 	switch a.kind {
 	case kindBool, kindLong, kindDatetime, kindDuration:
 		return a.n == b.n
 	case kindString:
-		return a.v.(types.String) == b.v.(types.String)
+		return a.s == b.s
+	case kindEntity, kindVariable:
+		e, _ := s.entityOf(a)
+		f, _ := s.entityOf(b)
+		return e == f
 	default:
-		return a.v.Equal(b.v)
+		return s.boxed(a).Equal(s.boxed(b))
 	}
 }
 
@@ -134,8 +171,20 @@ func (s *scratch) equal(a, b *val) bool {
 // hashes what it looks for, which allocates.
 const smallSet = 12
 
-// contains reports whether set has v.
-func (s *scratch) contains(set types.Set, v *val) bool {
+// contains reports whether a set has v. The last result is false when it is
+// not a set.
+func (s *scratch) contains(in, v *val) (has, ok bool) {
+	switch in.kind {
+	case kindStrings:
+		return v.kind == kindString && slices.Contains(in.of.strings, string(v.s)), true
+	case kindSet:
+		return s.setHas(in.v.(types.Set), v), true
+	default:
+		return false, false
+	}
+}
+
+func (s *scratch) setHas(set types.Set, v *val) bool {
 	if set.Len() > smallSet {
 		return set.Contains(s.boxed(v))
 	}
@@ -148,26 +197,71 @@ func (s *scratch) contains(set types.Set, v *val) bool {
 	return false
 }
 
-// attribute returns an attribute of a record or an entity. A missing entity
-// has none. The last result is false when v is neither.
-func (s *scratch) attribute(v *val, name types.String) (types.Value, bool, bool) {
+// containsMany reports whether a set has all, or any, of the elements of
+// another. The last result is false when one is not a set.
+func (s *scratch) containsMany(all bool, in, of *val) (truth, ok bool) {
+	if in.kind.typ() != kindSet || of.kind.typ() != kindSet {
+		return false, false
+	}
+	if of.kind == kindStrings {
+		for _, e := range of.of.strings {
+			v := val{kind: kindString, s: types.String(e)}
+			if has, _ := s.contains(in, &v); has != all {
+				return !all, true
+			}
+		}
+		return all, true
+	}
+	for e := range of.v.(types.Set).All() {
+		v := valueOf(e)
+		if has, _ := s.contains(in, &v); has != all {
+			return !all, true
+		}
+	}
+	return all, true
+}
+
+// isEmpty reports whether a set is empty. The last result is false when it is
+// not a set.
+func isEmpty(v *val) (empty, ok bool) {
 	switch v.kind {
-	case kindRecord:
-		a, ok := v.v.(types.Record).Get(name)
-		return a, ok, true
+	case kindStrings:
+		return len(v.of.strings) == 0, true
+	case kindSet:
+		return v.v.(types.Set).Len() == 0, true
+	default:
+		return false, false
+	}
+}
+
+// attribute puts an attribute of a record or an entity into to, unless it has
+// none of that name. A missing entity has none. The last result is false when
+// v is neither.
+func (s *scratch) attribute(v *val, name types.String, to *val) (found, ok bool) {
+	var r types.Record
+	switch v.kind {
+	case kindFields:
+		return v.of.fields.get(name, to), true
 	case kindContext:
-		a, ok := s.req.Context.Get(name)
-		return a, ok, true
+		if s.req.Fields != nil {
+			return s.req.Fields.get(name, to), true
+		}
+		r = s.req.Context
+	case kindRecord:
+		r = v.v.(types.Record)
 	case kindVariable:
-		a, ok := s.subjects[v.n].record.Get(name)
-		return a, ok, true
+		r = s.subjects[v.n].record
 	case kindEntity:
 		e, _ := s.entity(v.v.(types.EntityUID)) // a missing entity has no attributes
-		a, ok := e.Attributes.Get(name)
-		return a, ok, true
+		r = e.Attributes
 	default:
-		return nil, false, false
+		return false, false
 	}
+	a, found := r.Get(name)
+	if found {
+		*to = valueOf(a)
+	}
+	return found, true
 }
 
 // slot returns the value of a slot, or nil when evaluating it is an error. It
@@ -198,12 +292,8 @@ func (s *scratch) load(i int32, to *val) bool {
 	if parent == nil {
 		return false
 	}
-	v, ok, _ := s.attribute(parent, def.name)
-	if !ok || s.unspecified(parent) {
-		return false
-	}
-	*to = valueOf(v)
-	return true
+	found, _ := s.attribute(parent, def.name, to)
+	return found && !s.unspecified(parent)
 }
 
 // unspecified reports whether v is the entity without type and id, whose
@@ -236,7 +326,7 @@ func (s *scratch) inSet(e types.EntityUID, set types.Set) (result, ok bool) {
 	}
 	for _, a := range s.closure(e) {
 		v := val{kind: kindEntity, v: a}
-		if s.contains(set, &v) {
+		if s.setHas(set, &v) {
 			return true, true
 		}
 	}
