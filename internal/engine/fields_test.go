@@ -111,7 +111,9 @@ func explained(p *Program, req *Request) string {
 	e := p.Explain(req)
 	text := e.Answer.Code
 	for _, c := range e.Considered {
-		text += fmt.Sprintf("\n%s %s %s", c.Policy.ID, c.Outcome, c.Error)
+		// cedar-go's message is left out: which element of a set it names is not
+		// always the same.
+		text += fmt.Sprintf("\n%s %s %v", c.Policy.ID, c.Outcome, c.Error == "")
 		if c.Failed != nil {
 			text += fmt.Sprintf(" %+v", *c.Failed)
 		}
