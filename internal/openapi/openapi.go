@@ -24,6 +24,7 @@ import (
 // Bounds on one document.
 const (
 	maxDocument   = 32 << 20 // bytes
+	maxYAML       = 8 << 20  // bytes; reading YAML takes ten times as long
 	maxDepth      = 128      // nesting of values
 	maxOperations = 4096
 	maxParameters = 128     // of one operation

@@ -253,6 +253,8 @@ func TestParseRefuses(t *testing.T) {
 		{"alias", "a: &x [1]\nb: *x\n", "anchors"},
 		{"merge key", "a: {b: 1}\nc:\n  <<: {d: 1}\n", "merge keys"},
 		{"tag", "a: !!binary aGk=\n", "plain value"},
+		{"large YAML", "a: " + strings.Repeat("x", 9<<20), "convert it to JSON"},
+		{"large JSON", "{" + strings.Repeat(" ", 33<<20), "at most"},
 		{"deep JSON", strings.Repeat(`{"a":`, 200), "nested"},
 		{"deep YAML", "a: " + strings.Repeat("[", 5000), "nested"},
 		{"deep dashes", strings.Repeat("- ", 5000) + "a", "nested"},
@@ -310,8 +312,10 @@ func TestSchemasCannotUnfoldWithoutEnd(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add(read(f, "pets30.yaml"))
-	f.Add(read(f, "pets31.json"))
+	// Small seeds: the fuzzer spends its time on making large ones small.
+	f.Add([]byte(operation("post", "/a/{b}", `"parameters":[{"name":"b","in":"path","schema":{"type":"integer"}}],"requestBody":{"content":{"application/json":{}}}`)))
+	f.Add([]byte("openapi: 3.0.0\npaths:\n  /a:\n    get: {parameters: [{name: q, in: query, schema: {type: array, items: {type: string}}}]}\n"))
+	f.Add([]byte("openapi: 3.1.0\npaths:\n  /a:\n    put:\n      requestBody: {content: {'*/*': {}}}\n"))
 	f.Add([]byte("a: &x [*x]\n"))
 	f.Add([]byte("? - ? - a\n"))
 	f.Add([]byte("a: !!map {b: |\n  c\n}"))

@@ -54,9 +54,7 @@ type Call struct {
 }
 
 // A Router finds the operation of a request. It is safe for concurrent use.
-type Router struct {
-	byLength map[int][]*endpoint
-}
+type Router struct{ index index }
 
 // An endpoint is a path with its operations.
 type endpoint struct {
@@ -66,14 +64,14 @@ type endpoint struct {
 }
 
 func newRouter(d *Document) *Router {
-	r := &Router{byLength: map[int][]*endpoint{}}
+	r := &Router{}
 	byPath := map[*template]*endpoint{}
 	// A path without operations is there all the same: it is not an instance
 	// of a less literal one.
 	for _, t := range d.templates {
 		e := &endpoint{template: t, methods: map[string]*operation{}, refused: map[string]string{}}
 		byPath[t] = e
-		r.byLength[len(t.segments)] = append(r.byLength[len(t.segments)], e)
+		r.index.add(e)
 	}
 	for _, o := range d.operations {
 		byPath[o.template].methods[o.method] = o
@@ -148,12 +146,7 @@ func (r *Router) find(method string, u *url.URL) (*operation, map[string]string,
 // the one that is more literal in every segment is meant (OpenAPI 3.0.4
 // §4.7.8.2); where none is, servers differ.
 func (r *Router) endpoint(path []pathSegment) (*endpoint, error) {
-	var found []*endpoint
-	for _, e := range r.byLength[len(path)] {
-		if e.template.match(path) {
-			found = append(found, e)
-		}
-	}
+	found := r.index.find(path, nil)
 	if len(found) == 0 {
 		return nil, unknown("no path of the document matches")
 	}

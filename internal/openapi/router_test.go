@@ -3,6 +3,7 @@ package openapi_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -364,4 +365,23 @@ func FuzzRoute(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The largest documents have a thousand paths.
+func BenchmarkRoute(b *testing.B) {
+	var doc strings.Builder
+	doc.WriteString(`{"openapi":"3.0.0","info":{"title":"x","version":"1"},"paths":{"/":{}`)
+	for i := range 1000 {
+		fmt.Fprintf(&doc, `,"/v1/x%d/{id}":{"get":{"parameters":[{"name":"id","in":"path","required":true,"schema":{"type":"integer"}},
+			{"name":"q","in":"query","schema":{"type":"string"}}]}}`, i)
+	}
+	doc.WriteString("}}")
+	r := parse(b, []byte(doc.String())).Router()
+	u := target(b, "/v1/x777/12?q=hello+world")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := r.Route("GET", u, nil, nil, true); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

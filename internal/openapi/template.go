@@ -122,30 +122,6 @@ func splitPath(escaped string) ([]pathSegment, error) {
 	return out, nil
 }
 
-// match reports whether a path could be one of the template. Letters match in
-// either case, because some servers match them so; [template.values] then
-// insists on the right one.
-func (t *template) match(path []pathSegment) bool {
-	if len(path) != len(t.segments) {
-		return false
-	}
-	for i, s := range t.segments {
-		if !s.match(path[i].value) {
-			return false
-		}
-	}
-	return true
-}
-
-func (s segment) match(value string) bool {
-	if s.param == "" {
-		return strings.EqualFold(s.literal, value)
-	}
-	return len(value) > len(s.before)+len(s.after) &&
-		strings.EqualFold(value[:len(s.before)], s.before) &&
-		strings.EqualFold(value[len(value)-len(s.after):], s.after)
-}
-
 // rank orders the segments that match one value: the more of it is literal,
 // the higher.
 func (s segment) rank() int {
@@ -178,6 +154,9 @@ func (t *template) values(path []pathSegment) (map[string]string, bool) {
 			continue
 		}
 		value := path[i].value
+		if len(value) <= len(s.before)+len(s.after) {
+			return nil, false // its letters in the other case are longer or shorter
+		}
 		end := len(raw) - len(escapeSegment(s.after))
 		start := len(escapeSegment(s.before))
 		if end < start || !writes(raw[:start], s.before) || !writes(raw[end:], s.after) {

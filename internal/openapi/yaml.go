@@ -17,6 +17,9 @@ import (
 // parseYAML reads YAML. Anchors, aliases, merge keys and tags are refused: a
 // few lines of them unfold to gigabytes, and generators do not write them.
 func parseYAML(doc []byte) (*node, error) {
+	if len(doc) > maxYAML {
+		return nil, &ParseError{Message: fmt.Sprintf("it has %d bytes of YAML; at most %d are read, so convert it to JSON", len(doc), maxYAML)}
+	}
 	if err := boundYAML(doc); err != nil {
 		return nil, err
 	}
