@@ -30,10 +30,13 @@ type store struct {
 	of func(postgres, sqlite string) string
 }
 
-// sources are the store with queries, and a short patience.
-func (s store) sources(types map[string]SQLType) Sources {
+// sources are the store with queries. The patience is that of a machine with
+// too much to do.
+func (s store) sources(types map[string]SQLType) Sources { return s.patient(30*time.Second, types) }
+
+func (s store) patient(timeout time.Duration, types map[string]SQLType) Sources {
 	c := s.conf
-	c.Types, c.Timeout, c.Refresh = types, time.Second, leastRefresh
+	c.Types, c.Timeout, c.Refresh = types, timeout, leastRefresh
 	return Sources{SQL: []SQL{c}}
 }
 
@@ -105,13 +108,22 @@ func lookupTypes() map[string]SQLType {
 	return map[string]SQLType{"Records::user": {One: oneUser}, "Records::team": {One: oneTeam}, "Records::document": {One: oneDoc}}
 }
 
-// TestSQL is one suite for both databases.
-func TestSQL(t *testing.T) {
+// TestSQLite and TestPostgreSQL are one suite for both databases.
+func TestSQLite(t *testing.T) {
+	t.Parallel()
+	suite(t, func(t testing.TB) store { return newSQLite(t) })
+}
+
+func TestPostgreSQL(t *testing.T) {
 	t.Parallel()
 	server := postgres.Start(t)
+	suite(t, func(t testing.TB) store { return newPostgres(t, server) })
+}
+
+func suite(t *testing.T, fresh func(testing.TB) store) {
 	for _, tt := range []struct {
 		name string
-		run  func(t *testing.T, fresh func(t testing.TB) store)
+		run  func(*testing.T, store)
 	}{
 		{"columns are typed by the schema", testColumns},
 		{"fetch finds what policies may look at", testFetch},
@@ -126,15 +138,14 @@ func TestSQL(t *testing.T) {
 		{"fetch is bounded", testBounds},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Run("postgres", func(t *testing.T) { tt.run(t, func(t testing.TB) store { return newPostgres(t, server) }) })
-			t.Run("sqlite", func(t *testing.T) { tt.run(t, func(t testing.TB) store { return newSQLite(t) }) })
+			s := fresh(t)
+			s.fill(t)
+			tt.run(t, s)
 		})
 	}
 }
 
-func testColumns(t *testing.T, fresh func(testing.TB) store) {
-	s := fresh(t)
-	s.fill(t)
+func testColumns(t *testing.T, s store) {
 	want := bob()
 	want.Tags = types.Record{}
 	d := open(t, Config{Sources: s.sources(map[string]SQLType{"Records::user": {All: allUser}})})
@@ -185,9 +196,7 @@ func sortedOf(m types.EntityMap, t types.EntityType) []types.EntityUID {
 	return out
 }
 
-func testFetch(t *testing.T, fresh func(testing.TB) store) {
-	s := fresh(t)
-	s.fill(t)
+func testFetch(t *testing.T, s store) {
 	file := write(t, t.TempDir(), "a.yaml", `entities:
 - {type: Records::document, id: mine, attributes: {owner: {type: Records::user, id: bob}}, parents: [{type: Records::folder, id: f}]}
 - {type: Records::folder, id: f}
@@ -241,9 +250,7 @@ func readUIDs(text string) []types.EntityUID {
 	return out
 }
 
-func testAbsent(t *testing.T, fresh func(testing.TB) store) {
-	s := fresh(t)
-	s.fill(t)
+func testAbsent(t *testing.T, s store) {
 	d := open(t, Config{Sources: s.sources(lookupTypes())})
 	for _, id := range []string{"nobody", "' OR 1=1 --", "BOB", "bob ", strings.Repeat("x", 1<<16), "é😀\u2028"} {
 		got, err := d.Fetch(bounded(t), uid("user", id))
@@ -263,9 +270,7 @@ func testAbsent(t *testing.T, fresh func(testing.TB) store) {
 	}
 }
 
-func testRefresh(t *testing.T, fresh func(testing.TB) store) {
-	s := fresh(t)
-	s.fill(t)
+func testRefresh(t *testing.T, s store) {
 	d := open(t, Config{Sources: s.sources(map[string]SQLType{"Records::user": {All: allUser}}), Every: 5 * time.Millisecond})
 	ctx, cancel := context.WithCancel(bounded(t))
 	var follow sync.WaitGroup
@@ -296,9 +301,7 @@ func testRefresh(t *testing.T, fresh func(testing.TB) store) {
 	follow.Wait()
 }
 
-func testSQLList(t *testing.T, fresh func(testing.TB) store) {
-	s := fresh(t)
-	s.fill(t)
+func testSQLList(t *testing.T, s store) {
 	list := "SELECT id FROM users WHERE id > $1 ORDER BY id LIMIT $2"
 	d := open(t, Config{Sources: s.sources(map[string]SQLType{
 		"Records::user": {One: oneUser, List: list}, "Records::team": {One: oneTeam}, "Records::document": {All: strings.Split(oneDoc, " WHERE")[0]},
@@ -326,9 +329,7 @@ func testSQLList(t *testing.T, fresh func(testing.TB) store) {
 
 // What a table says in full that cannot be is an error at the start, and names
 // the entity.
-func testLies(t *testing.T, fresh func(testing.TB) store) {
-	s := fresh(t)
-	s.fill(t)
+func testLies(t *testing.T, s store) {
 	for _, tt := range []struct{ name, typ, query, want string }{
 		{"wrong type", "Records::user", "SELECT id, 1 AS role FROM users", "role is not a string"},
 		{"no role", "Records::user", "SELECT id FROM users", "role is missing"},
@@ -361,9 +362,7 @@ func testLies(t *testing.T, fresh func(testing.TB) store) {
 
 // What a table says of one entity that cannot be is an error, and never an
 // entity that is absent. The database is asked again.
-func testLookupLies(t *testing.T, fresh func(testing.TB) store) {
-	s := fresh(t)
-	s.fill(t)
+func testLookupLies(t *testing.T, s store) {
 	for _, tt := range []struct{ name, typ, query, want string }{
 		{"wrong type", "Records::user", "SELECT id, 1 AS role FROM users WHERE id = $1", "role is not a string"},
 		{"another", "Records::user", "SELECT 'eve' AS id, 'a' AS role WHERE $1 = 'bob'", "it is about another"},
@@ -388,9 +387,7 @@ func testLookupLies(t *testing.T, fresh func(testing.TB) store) {
 }
 
 // A query cannot write, whatever the rights of the database's user are.
-func testReadOnly(t *testing.T, fresh func(testing.TB) store) {
-	s := fresh(t)
-	s.fill(t)
+func testReadOnly(t *testing.T, s store) {
 	if s.of("p", "s") == "p" {
 		s.exec(t, "CREATE FUNCTION spoil(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN DELETE FROM users; RETURN 'x'; END $$", "CREATE SEQUENCE seq")
 	}
@@ -419,9 +416,7 @@ func testReadOnly(t *testing.T, fresh func(testing.TB) store) {
 	}
 }
 
-func testWrongQueries(t *testing.T, fresh func(testing.TB) store) {
-	s := fresh(t)
-	s.fill(t)
+func testWrongQueries(t *testing.T, s store) {
 	for name, typ := range map[string]SQLType{
 		"all":  {All: "SELECT id, role FROM userz"},
 		"one":  {One: "SELECT id, role FROM userz WHERE id = $1"},
@@ -434,9 +429,7 @@ func testWrongQueries(t *testing.T, fresh func(testing.TB) store) {
 	}
 }
 
-func testConcurrent(t *testing.T, fresh func(testing.TB) store) {
-	s := fresh(t)
-	s.fill(t)
+func testConcurrent(t *testing.T, s store) {
 	types := lookupTypes()
 	types["Records::document"] = SQLType{All: strings.Split(oneDoc, " WHERE")[0]}
 	d := open(t, Config{Sources: s.sources(types), Every: time.Millisecond})
@@ -459,9 +452,7 @@ func testConcurrent(t *testing.T, fresh func(testing.TB) store) {
 	follow.Wait()
 }
 
-func testBounds(t *testing.T, fresh func(testing.TB) store) {
-	s := fresh(t)
-	s.fill(t)
+func testBounds(t *testing.T, s store) {
 	concat := s.of("('[{\"type\":\"Records::team\",\"id\":\"' || ($1::bigint + 1) || '\"}]')", "('[{\"type\":\"Records::team\",\"id\":\"' || (CAST($1 AS INTEGER) + 1) || '\"}]')")
 	d := open(t, Config{Sources: s.sources(map[string]SQLType{"Records::team": {One: "SELECT " + s.of("$1::bigint", "$1") + " AS id, " + concat + " AS parents WHERE $1 <> " + s.of("0", "''")}})})
 	if got, err := d.Fetch(bounded(t), uid("team", "1")); err == nil || !strings.Contains(err.Error(), "more than 256") {
@@ -543,21 +534,22 @@ func TestDatabaseDies(t *testing.T) {
 	follow.Wait()
 }
 
+// isErrorSoon does what must fail, and not by waiting for ever.
+func isErrorSoon(t *testing.T, what string, do func() error) {
+	t.Helper()
+	begun := time.Now()
+	if err := do(); err == nil {
+		t.Errorf("%s: no error", what)
+	}
+	if took := time.Since(begun); took > 20*time.Second {
+		t.Errorf("%s: it took %s", what, took)
+	}
+}
+
 // A database that hangs is an error in bounded time, at the start and later.
 func TestDatabaseHangs(t *testing.T) {
 	t.Parallel()
 	server := postgres.Start(t)
-	const bound = 20 * time.Second
-	within := func(t *testing.T, what string, do func() error) {
-		t.Helper()
-		begun := time.Now()
-		if err := do(); err == nil {
-			t.Errorf("%s: no error", what)
-		}
-		if took := time.Since(begun); took > bound {
-			t.Errorf("%s: it took %s", what, took)
-		}
-	}
 	t.Run("a listener that never answers", func(t *testing.T) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -566,19 +558,19 @@ func TestDatabaseHangs(t *testing.T) {
 		defer l.Close()
 		_, port, _ := net.SplitHostPort(l.Addr().String())
 		dsn := write(t, t.TempDir(), "db.dsn", "host=127.0.0.1 port="+port+" user=u dbname=d")
-		src := store{conf: SQL{Driver: "postgres", DSNFile: dsn}}.sources(lookupTypes())
-		within(t, "open", func() error { _, err := Open(bounded(t), Config{Policies: recordsSet(t), Sources: src}); return err })
+		src := store{conf: SQL{Driver: "postgres", DSNFile: dsn}}.patient(3*time.Second, lookupTypes())
+		isErrorSoon(t, "open", func() error { _, err := Open(bounded(t), Config{Policies: recordsSet(t), Sources: src}); return err })
 	})
 	t.Run("a statement that sleeps", func(t *testing.T) {
 		s := newPostgres(t, server)
 		s.fill(t)
 		slow := "SELECT id, role FROM users WHERE id = $1 AND pg_sleep(3600) IS NOT NULL"
-		d := open(t, Config{Sources: s.sources(map[string]SQLType{"Records::user": {One: slow}})})
-		within(t, "lookup", func() error { _, err := d.Fetch(bounded(t), uid("user", "bob")); return err })
+		d := open(t, Config{Sources: s.patient(3*time.Second, map[string]SQLType{"Records::user": {One: slow}})})
+		isErrorSoon(t, "lookup", func() error { _, err := d.Fetch(bounded(t), uid("user", "bob")); return err })
 		if d.Health() == nil {
 			t.Error("a database that hangs is healthy")
 		}
-		within(t, "again", func() error { _, err := d.Fetch(bounded(t), uid("user", "bob")); return err })
+		isErrorSoon(t, "again", func() error { _, err := d.Fetch(bounded(t), uid("user", "bob")); return err })
 		if err := d.Refresh(bounded(t)); err != nil {
 			t.Errorf("it answers something else: %v", err)
 		}
@@ -586,7 +578,7 @@ func TestDatabaseHangs(t *testing.T) {
 	t.Run("a table that is locked", func(t *testing.T) {
 		s := newPostgres(t, server)
 		s.fill(t)
-		d := open(t, Config{Sources: s.sources(map[string]SQLType{"Records::user": {One: oneUser}, "Records::team": {All: strings.Split(oneTeam, " WHERE")[0]}})})
+		d := open(t, Config{Sources: s.patient(3*time.Second, map[string]SQLType{"Records::user": {One: oneUser}, "Records::team": {All: strings.Split(oneTeam, " WHERE")[0]}})})
 		db, err := sql.Open("pgx", must(s.conf.dsn()))
 		if err != nil {
 			t.Fatal(err)
@@ -598,7 +590,7 @@ func TestDatabaseHangs(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(bounded(t), 2*time.Second)
 		defer cancel()
-		within(t, "lookup", func() error { _, err := d.Fetch(ctx, uid("user", "bob")); return err })
+		isErrorSoon(t, "lookup", func() error { _, err := d.Fetch(ctx, uid("user", "bob")); return err })
 		if err := tx.Rollback(); err != nil {
 			t.Fatal(err)
 		}
@@ -607,32 +599,35 @@ func TestDatabaseHangs(t *testing.T) {
 			t.Errorf("after the lock: %v, %v", got, err)
 		}
 	})
-	t.Run("a file that is locked", func(t *testing.T) {
-		s := newSQLite(t)
-		s.exec(t, "PRAGMA journal_mode=DELETE")
-		s.fill(t)
-		d := open(t, Config{Sources: s.sources(lookupTypes())})
-		db := must(sql.Open("sqlite", "file:"+s.conf.File))
-		defer db.Close()
-		conn := must(db.Conn(bounded(t)))
-		defer conn.Close()
-		if _, err := conn.ExecContext(bounded(t), "BEGIN EXCLUSIVE"); err != nil {
-			t.Fatal(err)
-		}
-		within(t, "lookup", func() error { _, err := d.Fetch(bounded(t), uid("user", "bob")); return err })
-		if d.Health() == nil {
-			t.Error("a file that is locked is healthy")
-		}
-		if _, err := conn.ExecContext(bounded(t), "ROLLBACK"); err != nil {
-			t.Fatal(err)
-		}
-		if err := d.Refresh(bounded(t)); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := d.Fetch(bounded(t), uid("user", "bob")); err != nil || len(got) == 0 {
-			t.Errorf("after the lock: %v, %v", got, err)
-		}
-	})
+}
+
+// The same of a file that somebody else has locked.
+func TestDatabaseIsLocked(t *testing.T) {
+	t.Parallel()
+	s := newSQLite(t)
+	s.exec(t, "PRAGMA journal_mode=DELETE")
+	s.fill(t)
+	d := open(t, Config{Sources: s.patient(3*time.Second, lookupTypes())})
+	db := must(sql.Open("sqlite", "file:"+s.conf.File))
+	defer db.Close()
+	conn := must(db.Conn(bounded(t)))
+	defer conn.Close()
+	if _, err := conn.ExecContext(bounded(t), "BEGIN EXCLUSIVE"); err != nil {
+		t.Fatal(err)
+	}
+	isErrorSoon(t, "lookup", func() error { _, err := d.Fetch(bounded(t), uid("user", "bob")); return err })
+	if d.Health() == nil {
+		t.Error("a file that is locked is healthy")
+	}
+	if _, err := conn.ExecContext(bounded(t), "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Refresh(bounded(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := d.Fetch(bounded(t), uid("user", "bob")); err != nil || len(got) == 0 {
+		t.Errorf("after the lock: %v, %v", got, err)
+	}
 }
 
 // A caller that goes away, or had no time, says nothing about the database.

@@ -39,11 +39,14 @@ type Server struct {
 	count int
 }
 
-// Start makes and starts a cluster that ends with the test. It fails the test if
-// there is no PostgreSQL: Debian has it in the package postgresql-15, or
+// Start makes and starts a cluster that ends with the test. The quick loop leaves
+// the test out; otherwise it fails the test if there is no PostgreSQL: Debian has it in the package postgresql-15, or
 // whichever version the release has, and the server in /usr/lib/postgresql.
 func Start(t testing.TB) *Server {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("needs PostgreSQL: run 'make test'")
+	}
 	s, err := newServer()
 	if err != nil {
 		t.Fatalf("make a PostgreSQL cluster: %v", err)
