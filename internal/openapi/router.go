@@ -93,29 +93,32 @@ func unknown(format string, args ...any) error {
 //
 // What it returns is all that the document gives a meaning to: a request with
 // anything else in its path, query or body is refused. The error wraps
-// [ErrUnknown] or [ErrNoBody], or is an [*InputError].
+// [ErrUnknown] or [ErrNoBody], or is an [*InputError]; with the latter two the
+// call says which tool was meant, and has no input.
 func (r *Router) Route(method string, u *url.URL, h http.Header, body []byte, whole bool) (Call, error) {
 	o, values, err := r.find(method, u)
 	if err != nil {
 		return Call{}, err
 	}
+	call := Call{Tool: o.name, Definition: o.digest}
 	if err := framing(o, h, body, whole); err != nil {
-		return Call{}, err
+		return call, err
 	}
 	in := input{operation: o}
 	if err := in.path(values); err != nil {
-		return Call{}, err
+		return call, err
 	}
 	if err := in.query(u.RawQuery); err != nil {
-		return Call{}, err
+		return call, err
 	}
 	if err := in.headers(h); err != nil {
-		return Call{}, err
+		return call, err
 	}
 	if err := in.body(h, body); err != nil {
-		return Call{}, err
+		return call, err
 	}
-	return Call{Tool: o.name, Definition: o.digest, Input: in.out.json(), Headers: in.used}, nil
+	call.Input, call.Headers = in.out.json(), in.used
+	return call, nil
 }
 
 // find finds the operation and the values in the path, escaped.

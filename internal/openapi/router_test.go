@@ -206,6 +206,7 @@ func TestInputIsStrict(t *testing.T) {
 		{name: "no value", method: "GET", target: "/pets/7?verbose", why: "form name=value"},
 		{name: "nothing between ampersands", method: "GET", target: "/pets/7?verbose=true&&weight=1", why: "form name=value"},
 		{name: "semicolon", method: "GET", target: "/pets/7?verbose=true;weight=1", why: "form name=value"},
+		{name: "fragment", target: "/pets/7?verbose=true#x", method: "GET", why: "form name=value"},
 		{name: "bad escape", method: "GET", target: "/pets/7?verbose=%zz", why: "percent-encoded"},
 		{name: "raw bytes", method: "GET", target: "/pets/7?verbose=\u00e4", why: "percent-encoded"},
 		{name: "deep object", method: "GET", target: list("where[city]=Rome"), header: header("X-Tenant", "a"), why: "not known"},
@@ -257,8 +258,11 @@ func TestInputIsStrict(t *testing.T) {
 			if tt.router != nil {
 				router = tt.router
 			}
-			_, err := router.Route(tt.method, target(t, tt.target), tt.header, []byte(tt.body), true)
+			call, err := router.Route(tt.method, target(t, tt.target), tt.header, []byte(tt.body), true)
 			var in *openapi.InputError
+			if call.Tool == "" || call.Definition == "" || call.Input != nil {
+				t.Errorf("the call is %+v", call)
+			}
 			if !errors.As(err, &in) || !strings.Contains(err.Error(), tt.why) {
 				t.Errorf("got %v, want %q", err, tt.why)
 			}

@@ -104,8 +104,8 @@ func parsePairs(s string) ([]pair, error) {
 		if errName != nil || errValue != nil || !cleanText(name) || !printableASCII(part) {
 			return nil, errors.New("the parameters are not percent-encoded as they should be")
 		}
-		// To some programs a ';' separates parameters.
-		if !found || name == "" || strings.Contains(part, ";") {
+		// To some programs a ';' separates parameters, and a '#' ends them.
+		if !found || name == "" || strings.ContainsAny(part, ";#") {
 			return nil, errors.New("the parameters must have the form name=value&name=value")
 		}
 		out = append(out, pair{name, value, rawValue})
