@@ -55,6 +55,7 @@ func drive(addr string, pid int, wires []wire, conns int, warm, window time.Dura
 	}
 	measureFrom, end, giveUp := now.Add(warm), now.Add(warm+window), now.Add(warm+window+10*time.Second)
 	var from, to usage
+	answered := 0 // between these two
 	events := make([]syscall.EpollEvent, conns)
 	for underWay := conns; underWay > 0; {
 		n, err := syscall.EpollWait(ep, events, 10)
@@ -66,7 +67,6 @@ func drive(addr string, pid int, wires []wire, conns int, warm, window time.Dura
 			if from, err = usageOf(pid); err != nil {
 				return sample{}, err
 			}
-			latencies = latencies[:0]
 		}
 		if to.at.IsZero() && !now.Before(end) {
 			if to, err = usageOf(pid); err != nil {
@@ -85,18 +85,26 @@ func drive(addr string, pid int, wires []wire, conns int, warm, window time.Dura
 			if !done {
 				continue
 			}
+			// Answers are counted when they come and timed if their question
+			// was asked in the window: one that is still waiting at its end is
+			// a slow one.
+			if !from.at.IsZero() && !l.sent.Before(from.at) {
+				latencies = append(latencies, now.Sub(l.sent))
+			}
 			if !to.at.IsZero() {
 				underWay--
 				continue
 			}
-			latencies = append(latencies, now.Sub(l.sent))
+			if !from.at.IsZero() {
+				answered++
+			}
 			l.next = (l.next + 1) % len(wires)
 			if err := l.send(wires, now); err != nil {
 				return sample{}, err
 			}
 		}
 	}
-	return newSample(latencies, from, to), nil
+	return newSample(answered, latencies, from, to), nil
 }
 
 func connect(ap netip.AddrPort) (int, error) {

@@ -64,19 +64,19 @@ func usageOf(pid int) (usage, error) {
 }
 
 // newSample sums up a window.
-func newSample(latencies []time.Duration, from, to usage) sample {
+func newSample(answered int, latencies []time.Duration, from, to usage) sample {
 	slices.Sort(latencies)
-	n, took := float64(len(latencies)), to.at.Sub(from.at).Seconds()
-	at := func(q float64) time.Duration {
+	at := func(q float64) float64 {
 		if len(latencies) == 0 {
 			return 0
 		}
-		return latencies[int(q*(n-1))]
+		return latencies[int(q*float64(len(latencies)-1))].Seconds()
 	}
+	took := to.at.Sub(from.at).Seconds()
 	rest := (to.machine - from.machine) - (to.server - from.server) - (to.load - from.load)
 	return sample{
-		rate: n / took, p50: at(0.5).Seconds(), p99: at(0.99).Seconds(),
-		cpu:    (to.server - from.server).Seconds() / n,
+		rate: float64(answered) / took, p50: at(0.5), p99: at(0.99),
+		cpu:    (to.server - from.server).Seconds() / float64(max(1, answered)),
 		others: max(0, rest.Seconds()/took/float64(runtime.NumCPU())),
 	}
 }
