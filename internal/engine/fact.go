@@ -50,12 +50,10 @@ const (
 	ageName       types.String = "age"
 )
 
-func contextOf(req *Request) types.Record { return req.Context }
-
 // withFacts returns the request as it would be if the facts held, but for
 // elevations, which [elevated] makes.
 func withFacts(req *Request, facts []Fact) *Request {
-	context := contextOf(req).Map()
+	context := req.Record().Map()
 	if context == nil {
 		context = types.RecordMap{}
 	}
@@ -86,7 +84,7 @@ func withFacts(req *Request, facts []Fact) *Request {
 		context[authName] = types.NewRecord(auth)
 	}
 	v := *req
-	v.Context = types.NewRecord(context)
+	v.Context, v.Fields = types.NewRecord(context), nil
 	return &v
 }
 

@@ -186,7 +186,7 @@ func (s *scratch) operand(o operand) types.Value {
 
 // approvals returns the approvals that are not there yet.
 func (q *remedySearch) approvals(roles map[string]bool) []chain {
-	have, present := contextOf(q.req).Get(approvalsName)
+	have, present := q.req.Record().Get(approvalsName)
 	set, ok := have.(types.Set)
 	if present && !ok {
 		return nil // there is no way to add one
@@ -203,7 +203,7 @@ func (q *remedySearch) approvals(roles map[string]bool) []chain {
 // authentication returns the ages below the request's, falling, and the levels
 // above the request's, rising. Any will do when the request has none.
 func (q *remedySearch) authentication(levels, ages bounds) []chain {
-	have, present := contextOf(q.req).Get(authName)
+	have, present := q.req.Record().Get(authName)
 	auth, ok := have.(types.Record)
 	if present && !ok {
 		return nil

@@ -60,12 +60,21 @@ type EntityView interface {
 	List(ctx context.Context, t types.EntityType, after string, limit int) ([]types.EntityUID, error)
 }
 
+// A Recorder makes records durable: the log of this node, or a store that
+// several nodes share.
+type Recorder interface {
+	// Append makes one record durable before it returns.
+	Append(ctx context.Context, r audit.Record) (audit.Receipt, error)
+	// Post queues a record that nobody waits for.
+	Post(r audit.Record) error
+}
+
 // Config configures a [PDP]. Identity, Sessions, Policies and Log are required.
 type Config struct {
 	Identity *identity.Verifier
 	Sessions *session.Tracker
 	Policies PolicySource
-	Log      *audit.Log
+	Log      Recorder
 	// Entities is the PIP. Nil: nothing is known but what the credential proves
 	// and the request says.
 	Entities EntitySource
@@ -173,14 +182,15 @@ func (p *PDP) Decide(ctx context.Context, req authz.Request) (authz.Decision, er
 	if req.Definition != "" && req.Definition != op.Digest {
 		return c.withhold(ctx, authz.ReasonToolChanged, quoted(req.Action)+" has changed since it was pinned; an operator has to review it.")
 	}
-	q, err := v.question(who, c.visit.Snapshot, op, c.req, c.now)
+	view := p.view()
+	q, named, err := v.question(who, c.visit.Snapshot, op, c.req, view.World(), c.now)
 	if err != nil {
 		return c.withhold(ctx, authz.ReasonInputInvalid, sentence(err))
 	}
 	c.typed(q)
 
 	// What is known of them, and what does the PEP say?
-	if err := inform(ctx, q, p.view()); err != nil {
+	if err := inform(ctx, q, view, named); err != nil {
 		return c.deny(ctx, authz.ReasonEntitiesDown, "What is known of the subject and the resource could not be read; try again later.", err)
 	}
 	if err := v.fill(q, who, c.req); err != nil {
@@ -277,7 +287,15 @@ func (p *PDP) fact(f engine.Fact) authz.Fact {
 }
 
 // newID returns an identifier with 130 random bits, lower case.
-func newID() string { return strings.ToLower(rand.Text()) }
+func newID() string {
+	const letters = "abcdefghijklmnopqrstuvwxyz234567"
+	var b [26]byte
+	rand.Read(b[:]) // never fails: crypto/rand ends the process instead
+	for i := range b {
+		b[i] = letters[b[i]&31]
+	}
+	return string(b[:])
+}
 
 func denialMessage(code, action string) string {
 	switch code {

@@ -31,6 +31,13 @@ type inquiry struct {
 	record   audit.Record
 	lap      time.Time
 	steps    []Step
+
+	// The parts of the record live here, since each decision needs all of them.
+	who   audit.Who
+	what  audit.What
+	why   audit.Why
+	room  [8]Step
+	state audit.Session
 }
 
 func (p *PDP) open(req authz.Request) *inquiry {
@@ -39,17 +46,19 @@ func (p *PDP) open(req authz.Request) *inquiry {
 	if p.Observe {
 		mode = "observe"
 	}
-	return &inquiry{
+	c := &inquiry{
 		p: p, req: req, now: now, lap: now, session: req.Session,
-		record: audit.Record{
-			Kind: audit.KindDecision, Time: now, Decision: newID(), Effect: "deny",
-			Who: &audit.Who{Session: req.Session, Gate: req.Gate, Correlation: clip(req.Correlation, 128)},
-			// What an unverified caller sends is not kept: it could be anything,
-			// and any amount of it.
-			What: &audit.What{Action: clip(req.Action, 512), Server: req.Server, Definition: req.Definition},
-			Why:  &audit.Why{Mode: mode},
-		},
+		who: audit.Who{Session: req.Session, Gate: req.Gate, Correlation: clip(req.Correlation, 128)},
+		// What an unverified caller sends is not kept: it could be anything,
+		// and any amount of it.
+		what: audit.What{Action: clip(req.Action, 512), Server: req.Server, Definition: req.Definition},
+		why:  audit.Why{Mode: mode},
 	}
+	c.steps = c.room[:0]
+	c.record = audit.Record{
+		Kind: audit.KindDecision, Time: now, Decision: newID(), Effect: "deny", Who: &c.who, What: &c.what, Why: &c.why,
+	}
+	return c
 }
 
 func (c *inquiry) close() {
@@ -124,7 +133,8 @@ func sessionID(req authz.Request, subject authz.Entity) string {
 func (c *inquiry) entered() {
 	c.timed(StepSession)
 	s := c.visit.Snapshot
-	c.record.Why.Session = &audit.Session{ID: s.ID, Labels: s.Labels, Calls: s.Calls, Denials: s.Denials, Started: s.Started}
+	c.state = audit.Session{ID: s.ID, Labels: s.Labels, Calls: s.Calls, Denials: s.Denials, Started: s.Started}
+	c.record.Why.Session = &c.state
 }
 
 func (c *inquiry) resolved(v *Version, op *catalog.Operation) {

@@ -22,36 +22,35 @@ const unknownAge = 10 * 365 * 24 * 60 * 60
 // knows about it. An error says what is wrong with the request, in words fit for
 // the caller; one that wraps errAssertion says that the PEP may not say this.
 func (v *Version) Request(who Caller, s session.Snapshot, op *catalog.Operation, req authz.Request, w *engine.World, now time.Time) (*engine.Request, error) {
-	q, err := v.question(who, s, op, req, now)
+	q, _, err := v.question(who, s, op, req, w, now)
 	if err != nil {
 		return nil, err
 	}
-	q.World = w
 	return q, v.fill(q, who, req)
 }
 
-// question types a request: who, what, on what, and in what circumstances.
-func (v *Version) question(who Caller, s session.Snapshot, op *catalog.Operation, req authz.Request, now time.Time) (*engine.Request, error) {
-	q := &engine.Request{Action: op.UID(), Entities: types.EntityMap{}}
-	context := types.RecordMap{}
+// question types a request: who, what, on what, and in what circumstances. It
+// also returns the entities that the request names.
+func (v *Version) question(who Caller, s session.Snapshot, op *catalog.Operation, req authz.Request, w *engine.World, now time.Time) (*engine.Request, []types.EntityUID, error) {
+	q := &engine.Request{Action: op.UID(), Fields: make(engine.Fields, 0, 12), World: w}
+	var named []types.EntityUID
 	var err error
 	if op.Application != "" {
-		err = v.ofApplication(q, context, op, req)
+		named, err = v.ofApplication(q, op, req)
 	} else {
-		err = v.ofCatalog(q, context, op, req)
+		err = v.ofCatalog(q, op, req)
 	}
 	if err == nil {
 		q.Principal, err = v.principal(who)
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if !v.Catalog.Applies(op, q.Principal.Type, q.Resource.Type) {
-		return nil, &catalog.InputError{Reason: fmt.Sprintf("%s is not what a %s does to a %s", quoted(req.Action), q.Principal.Type, q.Resource.Type)}
+		return nil, nil, &catalog.InputError{Reason: fmt.Sprintf("%s is not what a %s does to a %s", quoted(req.Action), q.Principal.Type, q.Resource.Type)}
 	}
-	circumstances(context, who, s, req, now)
-	q.Context = types.NewRecord(context)
-	return q, nil
+	q.Fields = append(q.Fields, circumstances(who, s, req, now)...)
+	return q, append(named, q.Principal, q.Resource), nil
 }
 
 // fill adds to what is known of the subject and the resource what the
@@ -74,7 +73,7 @@ func (v *Version) fill(q *engine.Request, who Caller, req authz.Request) error {
 }
 
 // ofCatalog types the arguments of a tool or method, and finds what it touches.
-func (v *Version) ofCatalog(q *engine.Request, context types.RecordMap, op *catalog.Operation, req authz.Request) error {
+func (v *Version) ofCatalog(q *engine.Request, op *catalog.Operation, req authz.Request) error {
 	input, entities, err := op.Input(req.Server, req.Input)
 	if err != nil {
 		return err
@@ -84,30 +83,50 @@ func (v *Version) ofCatalog(q *engine.Request, context types.RecordMap, op *cata
 		return err
 	}
 	q.Resource = resource
-	context["input"] = input
+	q.Fields = append(q.Fields, engine.Boxed("input", input))
 	add(q, ancestors)
 	for uid, e := range entities { // they are the input itself: nobody else knows them
-		q.Entities[uid] = e
+		set(q, e, uid)
 	}
 	return nil
 }
 
-// ofApplication types what a PEP says of an application's action.
-func (v *Version) ofApplication(q *engine.Request, context types.RecordMap, op *catalog.Operation, req authz.Request) error {
+// ofApplication types what a PEP says of an application's action. It returns
+// the entities that the context names.
+func (v *Version) ofApplication(q *engine.Request, op *catalog.Operation, req authz.Request) ([]types.EntityUID, error) {
 	a := req.Asserted
 	if a == nil {
-		return &catalog.InputError{Reason: fmt.Sprintf("%q is asked about by the enforcement points of its application only", req.Action)}
+		return nil, &catalog.InputError{Reason: fmt.Sprintf("%s is asked about by the enforcement points of its application only", quoted(req.Action))}
 	}
 	t, ok := v.Catalog.EntityType(op.Application, req.Resource.Type)
 	if !ok {
-		return &catalog.InputError{Path: "resource.type", Reason: "is not a type of the application"}
+		return nil, &catalog.InputError{Path: "resource.type", Reason: "is not a type of the application"}
 	}
 	q.Resource = types.NewEntityUID(t, types.String(req.Resource.ID))
 	attrs, err := op.Context(v.Catalog, a.ActionProperties, a.Context)
+	var named []types.EntityUID
 	for name, value := range attrs {
-		context[name] = value
+		q.Fields = append(q.Fields, engine.Boxed(name, value))
+		named = appendNamed(named, value)
 	}
-	return err
+	return named, err
+}
+
+// appendNamed appends the entities that a value names.
+func appendNamed(to []types.EntityUID, v types.Value) []types.EntityUID {
+	switch v := v.(type) {
+	case types.EntityUID:
+		to = append(to, v)
+	case types.Record:
+		for e := range v.Values() {
+			to = appendNamed(to, e)
+		}
+	case types.Set:
+		for e := range v.All() {
+			to = appendNamed(to, e)
+		}
+	}
+	return to
 }
 
 // principal is who acts: an agent, or what a PEP names.
@@ -137,11 +156,12 @@ func groups(q *engine.Request, names []string) {
 			parents, added = append(parents, g), true
 		}
 		if _, ok := entity(q, g); !ok {
-			q.Entities[g] = types.Entity{UID: g}
+			set(q, types.Entity{}, g)
 		}
 	}
 	if added || !known {
-		q.Entities[q.Principal] = types.Entity{UID: q.Principal, Parents: types.NewEntityUIDSet(parents...), Attributes: e.Attributes, Tags: e.Tags}
+		e.Parents = types.NewEntityUIDSet(parents...)
+		set(q, e, q.Principal)
 	}
 }
 
@@ -173,31 +193,30 @@ func (v *Version) assert(q *engine.Request, who Caller, uid types.EntityUID, nam
 		attrs[name], filled = value, true
 	}
 	if filled {
-		q.Entities[uid] = types.Entity{UID: uid, Parents: e.Parents, Attributes: types.NewRecord(attrs), Tags: e.Tags}
+		e.Attributes = types.NewRecord(attrs)
+		set(q, e, uid)
 	}
 	return nil
 }
 
 // circumstances are what the plane itself says to policy.
-func circumstances(context types.RecordMap, who Caller, s session.Snapshot, req authz.Request, now time.Time) {
-	context["session"] = types.NewRecord(types.RecordMap{
-		"id":      types.String(s.ID),
-		"labels":  stringSet(s.Labels),
-		"calls":   types.Long(s.Calls),
-		"denials": types.Long(s.Denials),
-		"started": types.NewDatetime(s.Started),
-	})
-	context["auth"] = types.NewRecord(types.RecordMap{
-		"method": types.String(who.Method),
-		"level":  types.Long(who.Level),
-		"age":    types.Long(age(who.Authenticated, now)),
-	})
-	context["approvals"] = types.NewSet()
-	context["now"] = types.NewDatetime(now)
-	context["gate"] = types.String(req.Gate)
-	if who.For != "" {
-		context["subject"] = types.String(who.For)
+func circumstances(who Caller, s session.Snapshot, req authz.Request, now time.Time) engine.Fields {
+	f := engine.Fields{
+		engine.Nested("session", engine.Fields{
+			engine.String("id", s.ID), engine.Strings("labels", s.Labels), engine.Long("calls", s.Calls),
+			engine.Long("denials", s.Denials), engine.Datetime("started", types.NewDatetime(s.Started)),
+		}),
+		engine.Nested("auth", engine.Fields{
+			engine.String("method", who.Method), engine.Long("level", who.Level), engine.Long("age", age(who.Authenticated, now)),
+		}),
+		engine.Strings("approvals", nil),
+		engine.Datetime("now", types.NewDatetime(now)),
+		engine.String("gate", req.Gate),
 	}
+	if who.For != "" {
+		f = append(f, engine.String("subject", who.For))
+	}
+	return f
 }
 
 // age is how long ago somebody authenticated, in seconds, rounded up.
@@ -206,6 +225,15 @@ func age(at, now time.Time) int64 {
 		return unknownAge
 	}
 	return int64(math.Ceil(max(0, now.Sub(at).Seconds())))
+}
+
+// set gives the request an entity of its own.
+func set(q *engine.Request, e types.Entity, uid types.EntityUID) {
+	if q.Entities == nil {
+		q.Entities = types.EntityMap{}
+	}
+	e.UID = uid
+	q.Entities[uid] = e
 }
 
 // entity looks an entity up, the request's own first.
@@ -225,7 +253,7 @@ func (v *Version) reachable(who Caller, req authz.Request, o pep.Operation, w *e
 	if !ok || op.Application != "" || (o.Definition != "" && o.Definition != op.Digest) {
 		return false
 	}
-	q := &engine.Request{Action: op.UID(), Entities: types.EntityMap{}, World: w}
+	q := &engine.Request{Action: op.UID(), World: w}
 	q.Principal = types.NewEntityUID(agentType, types.String(who.Agent))
 	groups(q, who.Groups)
 	if req.Resource.IsZero() {
@@ -249,7 +277,7 @@ func add(q *engine.Request, from types.EntityMap) {
 	for uid, e := range from {
 		known, ok := entity(q, uid)
 		if !ok {
-			q.Entities[uid] = e
+			set(q, e, uid)
 			continue
 		}
 		if e.Attributes.Len() > 0 || e.Tags.Len() > 0 {
@@ -258,7 +286,7 @@ func add(q *engine.Request, from types.EntityMap) {
 			continue // nothing new
 		}
 		known.Parents = types.NewEntityUIDSet(append(members(known.Parents), members(e.Parents)...)...)
-		q.Entities[uid] = known
+		set(q, known, uid)
 	}
 }
 
@@ -277,12 +305,4 @@ func members(s types.EntityUIDSet) []types.EntityUID {
 		list = append(list, uid)
 	}
 	return list
-}
-
-func stringSet(list []string) types.Set {
-	values := make([]types.Value, len(list))
-	for i, s := range list {
-		values[i] = types.String(s)
-	}
-	return types.NewSet(values...)
 }

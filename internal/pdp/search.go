@@ -188,11 +188,11 @@ func (s *search) allowed(ctx context.Context, req authz.Request) (bool, error) {
 		req.Server = op.Server
 	}
 	now := s.p.Now()
-	q, err := s.v.question(who, session.Snapshot{ID: "search", Started: now}, op, req, now)
+	q, named, err := s.v.question(who, session.Snapshot{ID: "search", Started: now}, op, req, s.view.World(), now)
 	if err != nil {
 		return false, nil
 	}
-	if err := inform(ctx, q, s.view); err != nil {
+	if err := inform(ctx, q, s.view, named); err != nil {
 		return false, err
 	}
 	if err := s.v.fill(q, who, req); err != nil {
