@@ -160,9 +160,9 @@ func (d *database) query(q string, limit int) string {
 	q = strings.TrimRight(q, endOfQuery)
 	what := "*"
 	if d.postgres {
-		what = "row_to_json(q)::text"
+		what = "row_to_json(bailiwick_row)::text" // a column of this name would hide the row
 	}
-	return fmt.Sprintf("SELECT %s FROM (\n%s\n) q LIMIT %d", what, q, limit)
+	return fmt.Sprintf("SELECT %s FROM (\n%s\n) bailiwick_row LIMIT %d", what, q, limit)
 }
 
 // read implements source. It also tries a database that failed.
