@@ -157,6 +157,24 @@ func TestQuestionReachesThePDPAsItWasAsked(t *testing.T) {
 	}
 }
 
+// What does not name a run, and what is no object of arguments, is context like
+// the rest of it.
+func TestContextOfAnotherKindIsNotOurs(t *testing.T) {
+	t.Parallel()
+	s := &script{}
+	for _, ctx := range []string{`{"session":7,"input":"x"}`, `{"session":null,"input":[]}`, `{"Session":"s","Input":{}}`, `{"a":{"session":"s","input":{}}}`} {
+		post(t, newAPI(t, api.Config{Decider: s}), evaluation, strings.Replace(question, `{`, `{"context":`+ctx+`,`, 1))
+	}
+	for _, req := range s.asked {
+		if req.Session != "" || req.Input != nil || len(req.Asserted.Context) == 0 {
+			t.Errorf("asked %+v", req)
+		}
+	}
+	if len(s.asked) != 4 {
+		t.Errorf("%d were asked", len(s.asked))
+	}
+}
+
 // A PEP that shows nothing is not taken for a part of this process.
 func TestPEPIsAlwaysToBeProven(t *testing.T) {
 	t.Parallel()

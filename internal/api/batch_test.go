@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -141,41 +144,54 @@ func TestBatchThatIsNoneIsRefused(t *testing.T) {
 }
 
 // Items are decided together, so that their records share commits; but not
-// without bound. The decider lets nobody through until so many are there.
+// without bound. Nobody is let through while another could still come in.
 func TestBatchIsDecidedTogetherInOrder(t *testing.T) {
 	t.Parallel()
-	var inside, most atomic.Int64
-	full := make(chan struct{})
-	s := &script{decide: func(ctx context.Context, req authz.Request) (authz.Decision, error) {
-		n := inside.Add(1)
-		defer inside.Add(-1)
-		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
-		}
-		if n == 16 {
+	synctest.Test(t, func(t *testing.T) {
+		var inside atomic.Int64
+		door := make(chan struct{})
+		s := &script{decide: func(ctx context.Context, req authz.Request) (authz.Decision, error) {
+			inside.Add(1)
 			select {
-			case <-full:
-			default:
-				close(full)
+			case <-door:
+			case <-ctx.Done():
+				return denied(authz.ReasonDeadline), ctx.Err()
 			}
+			return byName(ctx, req)
+		}}
+		var ask, want []string
+		for i := range 100 {
+			ask = append(ask, fmt.Sprintf("allow%d", i))
+			want = append(want, fmt.Sprintf("true allow%d", i))
 		}
-		select {
-		case <-full:
-		case <-ctx.Done():
-			return denied(authz.ReasonDeadline), ctx.Err()
+		var answer *httptest.ResponseRecorder
+		var asked sync.WaitGroup
+		asked.Go(func() { answer = post(t, newAPI(t, api.Config{Decider: s}), evaluations, batchOf("execute_all", ask...)) })
+		synctest.Wait()
+		if inside.Load() != 16 {
+			t.Errorf("%d at the same time", inside.Load())
 		}
-		return byName(ctx, req)
-	}}
-	var ask, want []string
-	for i := range 100 {
-		ask = append(ask, fmt.Sprintf("allow%d", i))
-		want = append(want, fmt.Sprintf("true allow%d", i))
-	}
-	w := post(t, newAPI(t, api.Config{Decider: s, Timeout: 30 * time.Second}), evaluations, batchOf("execute_all", ask...))
-	if d := cmp.Diff(told(object(t, w)), want); d != "" {
-		t.Errorf("got (-), want (+):\n%s", d)
-	}
-	if most.Load() != 16 {
-		t.Errorf("%d at the same time", most.Load())
+		close(door)
+		asked.Wait()
+		if d := cmp.Diff(told(object(t, answer)), want); d != "" {
+			t.Errorf("got (-), want (+):\n%s", d)
+		}
+	})
+}
+
+// An allow is one, whatever reason it gives.
+func TestAllowIsNoRefusal(t *testing.T) {
+	t.Parallel()
+	for _, semantic := range []string{"execute_all", "deny_on_first_deny"} {
+		s := &script{decide: func(context.Context, authz.Request) (authz.Decision, error) {
+			d := denied(authz.ReasonUnauthenticated)
+			d.Allow, d.Observed = true, true
+			return d, nil
+		}}
+		w := post(t, newAPI(t, api.Config{Decider: s}), evaluations, batchOf(semantic, "a", "b"))
+		if d := cmp.Diff(told(object(t, w)), []string{"true d1", "true d1"}); d != "" {
+			t.Errorf("%s: %d: got (-), want (+):\n%s", semantic, w.Code, d)
+		}
 	}
 }
 

@@ -60,7 +60,8 @@ func (a *API) suspend(h *hunt, after string) (string, error) {
 }
 
 // pageMAC binds a place in the results to a query. Every part has its length
-// in front, so no two queries are the same bytes.
+// in front, so no two queries are the same bytes; the one that is wanted is the
+// one that is empty.
 func (a *API) pageMAC(h *hunt, after string) ([]byte, error) {
 	m := hmac.New(sha256.New, a.PageKey)
 	part := func(b string) {
@@ -70,7 +71,6 @@ func (a *API) pageMAC(h *hunt, after string) ([]byte, error) {
 		m.Write([]byte(b))
 	}
 	part("bailiwick page 1")
-	part(string(h.want))
 	part(string(binary.BigEndian.AppendUint16(nil, uint16(h.limit))))
 	part(after)
 	for _, s := range []string{h.subject.entity.Type, h.subject.entity.ID, h.action.name, h.resource.entity.Type, h.resource.entity.ID} {

@@ -21,6 +21,9 @@ import (
 // numbers finds 0000 to n-1, in order.
 func numbers(n int) func(context.Context, authz.Request, pep.Query) (pep.Page, error) {
 	return func(_ context.Context, _ authz.Request, q pep.Query) (pep.Page, error) {
+		if q.Limit < 1 || q.Limit > 1000 {
+			return pep.Page{}, fmt.Errorf("a limit of %d", q.Limit)
+		}
 		var p pep.Page
 		for i := range n {
 			id := fmt.Sprintf("%04d", i)
