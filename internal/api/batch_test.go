@@ -166,7 +166,9 @@ func TestBatchIsDecidedTogetherInOrder(t *testing.T) {
 		}
 		var answer *httptest.ResponseRecorder
 		var asked sync.WaitGroup
-		asked.Go(func() { answer = post(t, newAPI(t, api.Config{Decider: s}), evaluations, batchOf("execute_all", ask...)) })
+		asked.Go(func() {
+			answer = post(t, newAPI(t, api.Config{Decider: s}), evaluations, batchOf("execute_all", ask...))
+		})
 		synctest.Wait()
 		if inside.Load() != 16 {
 			t.Errorf("%d at the same time", inside.Load())
