@@ -33,8 +33,9 @@ type Reader interface {
 // time, Entries and LastCommit by any.
 type Journal interface {
 	Reader
-	// Append adds entries, all or none. They are durable when it returns nil.
-	// With an error their fate is unknown until the journal is opened again.
+	// Append adds the entries of one commit, all or none: those that follow the
+	// last, with a checkpoint on the last of them only. They are durable when it
+	// returns nil. With an error their fate is unknown until the journal is opened again.
 	Append(ctx context.Context, entries []Entry) error
 	Close() error
 }

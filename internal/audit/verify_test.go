@@ -360,39 +360,39 @@ func TestEveryByteOfAStoredRowMatters(t *testing.T) {
 		}
 		return r.Verified
 	}
-	if _, err := db.ExecContext(t.Context(), "UPDATE entry SET leaf = x'00'"); err == nil || !strings.Contains(err.Error(), "never changed") {
+	if _, err := db.ExecContext(t.Context(), "UPDATE commits SET leaves = x'00'"); err == nil || !strings.Contains(err.Error(), "never changed") {
 		t.Errorf("an entry was updated by plain SQL: %v", err)
 	}
 	exec("PRAGMA synchronous = OFF")
-	exec("DROP TRIGGER entry_no_update")
-	exec("DROP TRIGGER entry_no_delete")
+	exec("DROP TRIGGER commits_no_update")
+	exec("DROP TRIGGER commits_no_delete")
 	if !verified() {
 		t.Fatal("the sound journal does not verify")
 	}
 	tried := 0
-	for _, column := range []string{"hash", "leaf", "payload", "checkpoint", "frontier"} {
+	for _, column := range []string{"leaves", "payloads", "checkpoint", "frontier"} {
 		var old []byte
-		if err := db.QueryRowContext(t.Context(), "SELECT "+column+" FROM entry WHERE idx = 1").Scan(&old); err != nil {
+		if err := db.QueryRowContext(t.Context(), "SELECT "+column+" FROM commits WHERE last = 1").Scan(&old); err != nil {
 			t.Fatal(err)
 		}
 		for i := range old {
 			changed := bytes.Clone(old)
 			changed[i] ^= 1
-			exec("UPDATE entry SET "+column+" = ? WHERE idx = 1", changed)
+			exec("UPDATE commits SET "+column+" = ? WHERE last = 1", changed)
 			if verified() {
 				t.Errorf("byte %d of %s changed and nobody noticed", i, column)
 			}
 			tried++
 		}
 		for _, changed := range [][]byte{old[:len(old)-1], append(bytes.Clone(old), 0)} {
-			exec("UPDATE entry SET "+column+" = ? WHERE idx = 1", changed)
+			exec("UPDATE commits SET "+column+" = ? WHERE last = 1", changed)
 			if verified() {
 				t.Errorf("the length of %s changed and nobody noticed", column)
 			}
 		}
-		exec("UPDATE entry SET "+column+" = ? WHERE idx = 1", old)
+		exec("UPDATE commits SET "+column+" = ? WHERE last = 1", old)
 	}
-	for _, q := range []string{"UPDATE entry SET idx = 7 WHERE idx = 1", "DELETE FROM entry WHERE idx = 7"} {
+	for _, q := range []string{"UPDATE commits SET last = 7 WHERE last = 1", "DELETE FROM commits WHERE last = 7"} {
 		exec(q)
 		if verified() {
 			t.Errorf("%s: nobody noticed", q)

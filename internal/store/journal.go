@@ -10,7 +10,6 @@ import (
 	"math"
 	"net/url"
 	"os"
-	"strings"
 
 	_ "modernc.org/sqlite" // registers the driver "sqlite"
 
@@ -21,33 +20,39 @@ const (
 	// journalID marks a SQLite file as a journal ("BLWJ"), so that no other
 	// database is taken for one.
 	journalID      = 0x424c574a
-	journalVersion = 1
+	journalVersion = 2
 )
 
-// journalSchema has no index beside the primary key: one would halve the
-// throughput. The triggers keep a slip of our own hand from changing evidence;
-// who wants to can drop them, and the tree will show it.
+// journalSchema has one row for each commit, and no index beside the primary
+// key. The triggers keep a slip of our own hand from changing evidence; who
+// wants to can drop them, and the tree will show it.
 const journalSchema = `
-CREATE TABLE entry (
-	idx        INTEGER PRIMARY KEY CHECK (idx >= 0),
-	hash       BLOB NOT NULL,
-	leaf       BLOB NOT NULL,
-	payload    BLOB NOT NULL,
-	checkpoint BLOB,
-	frontier   BLOB
+CREATE TABLE commits (
+	last       INTEGER PRIMARY KEY CHECK (last >= 0),
+	leaves     BLOB NOT NULL,
+	payloads   BLOB NOT NULL,
+	checkpoint BLOB NOT NULL,
+	frontier   BLOB NOT NULL
 ) STRICT;
-CREATE TRIGGER entry_no_update BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'entries are never changed'); END;
-CREATE TRIGGER entry_no_delete BEFORE DELETE ON entry BEGIN SELECT RAISE(ABORT, 'entries are never deleted'); END;
+CREATE TRIGGER commits_no_update BEFORE UPDATE ON commits BEGIN SELECT RAISE(ABORT, 'entries are never changed'); END;
+CREATE TRIGGER commits_no_delete BEFORE DELETE ON commits BEGIN SELECT RAISE(ABORT, 'entries are never deleted'); END;
 `
 
-const entryColumns = "idx, hash, leaf, payload, checkpoint, frontier"
+const rowColumns = "last, leaves, payloads, checkpoint, frontier"
 
 // A Journal is the evidence journal in one SQLite file.
 type Journal struct {
 	read *sql.DB
-	// write is nil in a journal that is only read. It has one connection.
-	write *sql.DB
-	conn  *sql.Conn
+	// The rest is nil in a journal that is only read. There is one connection,
+	// with one statement.
+	write  *sql.DB
+	conn   *sql.Conn
+	insert driver.Stmt
+
+	// next is the index after the last entry. Append keeps it, and the memory
+	// that it packs entries in.
+	next             uint64
+	leaves, payloads []byte
 }
 
 var _ audit.Journal = (*Journal)(nil)
@@ -138,7 +143,27 @@ func (j *Journal) openWriter(ctx context.Context, file string) error {
 			return err
 		}
 	}
-	return j.settle(ctx)
+	if err := j.settle(ctx); err != nil {
+		return err
+	}
+	return j.prepare(ctx)
+}
+
+// prepare makes ready for Append.
+func (j *Journal) prepare(ctx context.Context) error {
+	var last sql.NullInt64
+	if err := j.conn.QueryRowContext(ctx, "SELECT max(last) FROM commits").Scan(&last); err != nil {
+		return fmt.Errorf("read the index of the last entry: %w", err)
+	}
+	if last.Valid {
+		j.next = uint64(last.Int64) + 1
+	}
+	// The driver's own statement: database/sql would cost as much again as what
+	// the statement does.
+	return j.conn.Raw(func(c any) (err error) {
+		j.insert, err = c.(driver.ConnPrepareContext).PrepareContext(ctx, "INSERT INTO commits ("+rowColumns+") VALUES (?,?,?,?,?)")
+		return err
+	})
 }
 
 func (j *Journal) create(ctx context.Context) error {
@@ -208,8 +233,10 @@ func checkIdentity(id, version int) error {
 	switch {
 	case id != journalID:
 		return errors.New("not a Bailiwick journal")
-	case version != journalVersion:
-		return fmt.Errorf("a journal of version %d, and this program knows version %d: use the program that wrote it, or a newer one", version, journalVersion)
+	case version < journalVersion:
+		return fmt.Errorf("a journal of the former version %d, and this program reads version %d only: read it with the release that wrote it, and move its directory away to begin a new log", version, journalVersion)
+	case version > journalVersion:
+		return fmt.Errorf("a journal of the newer version %d, and this program reads version %d only: use a newer release", version, journalVersion)
 	}
 	return nil
 }
@@ -220,6 +247,9 @@ func (j *Journal) Close() error {
 	if j.read != nil {
 		errs = append(errs, j.read.Close())
 	}
+	if j.insert != nil {
+		errs = append(errs, j.conn.Raw(func(any) error { return j.insert.Close() }))
+	}
 	if j.conn != nil {
 		errs = append(errs, j.conn.Close())
 	}
@@ -229,158 +259,133 @@ func (j *Journal) Close() error {
 	return errors.Join(errs...)
 }
 
-// Append adds entries in one transaction.
+// Append adds the entries of one commit as one row, which is one transaction.
+// The first must follow the last of the journal, and the last carries the
+// commit's checkpoint.
 func (j *Journal) Append(ctx context.Context, entries []audit.Entry) error {
-	if j.conn == nil {
+	if j.insert == nil {
 		return errors.New("append to journal: it is open for reading only")
 	}
-	// The driver's own connection: database/sql would cost as much again for
-	// each row as SQLite itself.
-	return j.conn.Raw(func(c any) error {
-		if err := appendAll(ctx, c.(driverConn), entries); err != nil {
-			return fmt.Errorf("append to journal: %w", err)
-		}
-		return nil
-	})
-}
-
-// A driverConn is what Append needs of the driver's connection.
-type driverConn interface {
-	driver.ConnPrepareContext
-	driver.ExecerContext
-}
-
-// rowsPerInsert is how many rows one statement inserts when there are enough.
-const rowsPerInsert = 32
-
-func appendAll(ctx context.Context, c driverConn, entries []audit.Entry) (err error) {
-	if err := exec(ctx, c, "BEGIN IMMEDIATE"); err != nil {
+	if err := j.fits(entries); err != nil {
+		return fmt.Errorf("append to journal: %w", err)
+	}
+	last := &entries[len(entries)-1]
+	j.leaves, j.payloads = packLeaves(j.leaves[:0], entries), packPayloads(j.payloads[:0], entries)
+	args := []driver.NamedValue{
+		{Ordinal: 1, Value: int64(last.Index)},
+		{Ordinal: 2, Value: j.leaves},
+		{Ordinal: 3, Value: j.payloads},
+		{Ordinal: 4, Value: last.Checkpoint},
+		{Ordinal: 5, Value: last.Frontier},
+	}
+	err := j.conn.Raw(func(any) error {
+		_, err := j.insert.(driver.StmtExecContext).ExecContext(ctx, args)
 		return err
-	}
-	defer func() {
-		if err != nil {
-			// The transaction may be gone already; the journal is not used
-			// again after an error anyway.
-			_ = exec(context.Background(), c, "ROLLBACK")
-		}
-	}()
-	for _, n := range []int{rowsPerInsert, 1} {
-		if entries, err = insert(ctx, c, entries, n); err != nil {
-			return err
-		}
-	}
-	return exec(ctx, c, "COMMIT")
-}
-
-// insert inserts entries by n at a time and returns those that are left over.
-func insert(ctx context.Context, c driverConn, entries []audit.Entry, n int) ([]audit.Entry, error) {
-	if len(entries) < n {
-		return entries, nil
-	}
-	const row = "(?,?,?,?,?,?)"
-	stmt, err := c.PrepareContext(ctx, "INSERT INTO entry ("+entryColumns+") VALUES "+row+strings.Repeat(","+row, n-1))
+	})
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("append to journal: %w", err)
 	}
-	defer stmt.Close()
-	args := make([]driver.NamedValue, 0, 6*n)
-	for len(entries) >= n {
-		args = args[:0]
-		for i := range entries[:n] {
-			e := &entries[i]
-			if e.Index > math.MaxInt64 {
-				return nil, fmt.Errorf("index %d is out of range", e.Index)
-			}
-			for _, v := range []driver.Value{int64(e.Index), e.Hash[:], e.Leaf, notNull(e.Payload), blob(e.Checkpoint), blob(e.Frontier)} {
-				args = append(args, driver.NamedValue{Ordinal: len(args) + 1, Value: v})
-			}
+	j.next = last.Index + 1
+	if cap(j.leaves)+cap(j.payloads) > maxKept {
+		j.leaves, j.payloads = nil, nil
+	}
+	return nil
+}
+
+// maxKept bounds the memory that is kept from one commit for the next.
+const maxKept = 1 << 20
+
+// fits checks that entries are one commit, and that which comes next.
+func (j *Journal) fits(entries []audit.Entry) error {
+	if len(entries) == 0 {
+		return errors.New("a commit of no entries")
+	}
+	for i := range entries {
+		e := &entries[i]
+		switch last := i == len(entries)-1; {
+		case e.Index != j.next+uint64(i) || e.Index > math.MaxInt64:
+			return fmt.Errorf("entry %d where entry %d belongs", e.Index, j.next+uint64(i))
+		case last != (len(e.Checkpoint) > 0) || last != (len(e.Frontier) > 0):
+			return fmt.Errorf("entry %d: the last entry of a commit carries its checkpoint, and no other", e.Index)
 		}
-		if _, err := stmt.(driver.StmtExecContext).ExecContext(ctx, args); err != nil {
-			return nil, err
-		}
-		entries = entries[n:]
 	}
-	return entries, nil
+	return nil
 }
 
-func notNull(b []byte) []byte {
-	if b == nil {
-		return []byte{}
-	}
-	return b
-}
-
-// blob is NULL for no bytes.
-func blob(b []byte) driver.Value {
-	if len(b) == 0 {
-		return nil
-	}
-	return b
-}
-
-func exec(ctx context.Context, c driver.ExecerContext, query string) error {
-	_, err := c.ExecContext(ctx, query, nil)
-	return err
-}
-
-// readChunk is how many entries one query reads: a long read must not keep the
-// WAL from being moved into the file.
+// readChunk is how many entries one query reads, or a few more: a long read
+// must not keep the WAL from being moved into the file.
 const readChunk = 1000
 
 // Entries calls f for each entry of [from, to) that exists, in order.
 func (j *Journal) Entries(ctx context.Context, from, to uint64, f func(audit.Entry) error) error {
-	for from < to {
-		n := 0
-		err := j.query(ctx, from, to, func(e audit.Entry) error {
-			n++
-			from = e.Index + 1
-			return f(e)
+	next, more := from, from < to
+	for more {
+		var err error
+		next, more, err = j.query(ctx, next, func(e audit.Entry) error {
+			switch {
+			case e.Index < from:
+				return nil // of the commit that holds from
+			case e.Index >= to:
+				return errEnough
+			default:
+				return f(e)
+			}
 		})
+		if errors.Is(err, errEnough) {
+			return nil
+		}
 		if err != nil {
 			return err
-		}
-		if n < readChunk {
-			return nil
 		}
 	}
 	return nil
 }
 
-func (j *Journal) query(ctx context.Context, from, to uint64, f func(audit.Entry) error) error {
-	rows, err := j.read.QueryContext(ctx,
-		"SELECT "+entryColumns+" FROM entry WHERE idx >= ? AND idx < ? ORDER BY idx LIMIT ?",
-		clamp(from), clamp(to), readChunk)
+// errEnough ends a query.
+var errEnough = errors.New("enough")
+
+// query calls f for the entries of the commits from the one that holds an
+// index on. It returns where to go on, and whether there may be more.
+func (j *Journal) query(ctx context.Context, from uint64, f func(audit.Entry) error) (next uint64, more bool, err error) {
+	rows, err := j.read.QueryContext(ctx, "SELECT "+rowColumns+" FROM commits WHERE last >= ? ORDER BY last", clamp(from))
 	if err != nil {
-		return fmt.Errorf("read journal from entry %d: %w", from, err)
+		return 0, false, fmt.Errorf("read journal from entry %d: %w", from, err)
 	}
 	defer rows.Close()
-	for rows.Next() {
-		e, err := scanEntry(rows)
+	next = from
+	for n := 0; n < readChunk; {
+		if !rows.Next() {
+			if err := rows.Err(); err != nil {
+				return 0, false, fmt.Errorf("read journal from entry %d: %w", next, err)
+			}
+			return next, false, nil
+		}
+		entries, err := scan(rows)
 		if err != nil {
-			return fmt.Errorf("read journal from entry %d: %w", from, err)
+			return 0, false, fmt.Errorf("read journal from entry %d: %w", next, err)
 		}
-		if err := f(e); err != nil {
-			return err
+		for _, e := range entries {
+			if err := f(e); err != nil {
+				return 0, false, err
+			}
 		}
+		n += len(entries)
+		next = entries[len(entries)-1].Index + 1
 	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("read journal after entry %d: %w", from, err)
-	}
-	return nil
+	return next, true, nil
 }
 
 // LastCommit returns the newest entry below index to that carries a
 // checkpoint.
 func (j *Journal) LastCommit(ctx context.Context, to uint64) (audit.Entry, error) {
-	e, err := scanEntry(j.read.QueryRowContext(ctx,
-		"SELECT "+entryColumns+" FROM entry WHERE idx < ? AND checkpoint IS NOT NULL ORDER BY idx DESC LIMIT 1", clamp(to)))
+	entries, err := scan(j.read.QueryRowContext(ctx, "SELECT "+rowColumns+" FROM commits WHERE last < ? ORDER BY last DESC LIMIT 1", clamp(to)))
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return audit.Entry{}, fmt.Errorf("a checkpoint before entry %d: %w", to, audit.ErrNotFound)
 	case err != nil:
 		return audit.Entry{}, fmt.Errorf("read the checkpoint before entry %d: %w", to, err)
 	}
-	return e, nil
+	return entries[len(entries)-1], nil
 }
 
 // clamp fits an index into SQLite's integers.
@@ -388,19 +393,11 @@ func clamp(i uint64) int64 { return int64(min(i, math.MaxInt64)) }
 
 type scanner interface{ Scan(dest ...any) error }
 
-func scanEntry(s scanner) (audit.Entry, error) {
-	var (
-		e    audit.Entry
-		idx  int64
-		hash []byte
-	)
-	if err := s.Scan(&idx, &hash, &e.Leaf, &e.Payload, &e.Checkpoint, &e.Frontier); err != nil {
-		return audit.Entry{}, err
+// scan reads the entries of one row.
+func scan(s scanner) ([]audit.Entry, error) {
+	var r row
+	if err := s.Scan(&r.last, &r.leaves, &r.payloads, &r.checkpoint, &r.frontier); err != nil {
+		return nil, err
 	}
-	e.Index = uint64(idx)
-	// A hash of another length stays zero and is found not to be the leaf's.
-	if len(hash) == len(e.Hash) {
-		e.Hash = [32]byte(hash)
-	}
-	return e, nil
+	return r.entries()
 }

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -104,16 +105,154 @@ func TestJournalKeepsEntries(t *testing.T) {
 	}
 }
 
-func TestJournalAppendsAllOrNothing(t *testing.T) {
-	j := openJournal(t, filepath.Join(t.TempDir(), "journal.db"))
-	if err := j.Append(t.Context(), entriesFrom(40, 1)); err != nil {
+// Whatever is not the next commit is refused, and nothing of it is kept.
+func TestJournalTakesOnlyTheNextCommit(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "journal.db")
+	j, err := store.OpenJournal(t.Context(), file)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := j.Append(t.Context(), entriesFrom(0, 50)); err == nil {
-		t.Fatal("an index was used twice")
+	if err := j.Append(t.Context(), entriesFrom(0, 3)); err != nil {
+		t.Fatal(err)
 	}
-	if got := read(t, j, 0, 1<<63); len(got) != 1 {
-		t.Errorf("%d entries, want the first one only", len(got))
+	refused := func(j *store.Journal) {
+		t.Helper()
+		changed := func(f func([]audit.Entry)) []audit.Entry {
+			es := entriesFrom(3, 3)
+			f(es)
+			return es
+		}
+		for name, es := range map[string][]audit.Entry{
+			"nothing":               nil,
+			"a gap":                 entriesFrom(4, 1),
+			"an index twice":        entriesFrom(2, 2),
+			"a gap within":          changed(func(es []audit.Entry) { es[2].Index++ }),
+			"no checkpoint":         changed(func(es []audit.Entry) { es[2].Checkpoint = nil }),
+			"no frontier":           changed(func(es []audit.Entry) { es[2].Frontier = nil }),
+			"a checkpoint too many": changed(func(es []audit.Entry) { es[0].Checkpoint = es[2].Checkpoint }),
+			"a frontier too many":   changed(func(es []audit.Entry) { es[0].Frontier = es[2].Frontier }),
+		} {
+			if err := j.Append(t.Context(), es); err == nil {
+				t.Errorf("%s: appended", name)
+			}
+		}
+		if diff := cmp.Diff(entriesFrom(0, 3), read(t, j, 0, 1<<63)); diff != "" {
+			t.Errorf("after what was refused (-want +got):\n%s", diff)
+		}
+	}
+	refused(j)
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	j = openJournal(t, file)
+	refused(j)
+	if err := j.Append(t.Context(), entriesFrom(3, 1)); err != nil {
+		t.Error(err)
+	}
+}
+
+// Two that write: the second to come does not overwrite the first.
+func TestJournalIsNotOverwrittenByASecondWriter(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "journal.db")
+	first, second := openJournal(t, file), openJournal(t, file)
+	if err := first.Append(t.Context(), entriesFrom(0, 2)); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Append(t.Context(), entriesFrom(0, 2)); err == nil {
+		t.Error("a commit was written twice")
+	}
+}
+
+// A row that is not in the format is damage, wherever it was cut.
+func TestJournalRowHasOneForm(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "journal.db")
+	j := openJournal(t, file)
+	for i := range 2 {
+		if err := j.Append(t.Context(), entriesFrom(3*i, 3)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db, err := sql.Open("sqlite", file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	exec := func(q string, args ...any) {
+		t.Helper()
+		if _, err := db.ExecContext(t.Context(), q, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec("PRAGMA synchronous = OFF")
+	exec("DROP TRIGGER commits_no_update")
+	damaged := func(what string) {
+		t.Helper()
+		err := j.Entries(t.Context(), 4, 5, func(audit.Entry) error { return nil })
+		if !errors.Is(err, audit.ErrDamaged) {
+			t.Errorf("%s: %v, want ErrDamaged", what, err)
+		}
+		if _, err := j.LastCommit(t.Context(), 100); !errors.Is(err, audit.ErrDamaged) {
+			t.Errorf("%s: last commit: %v, want ErrDamaged", what, err)
+		}
+	}
+	for _, column := range []string{"leaves", "payloads"} {
+		var old []byte
+		if err := db.QueryRowContext(t.Context(), "SELECT "+column+" FROM commits WHERE last = 5").Scan(&old); err != nil {
+			t.Fatal(err)
+		}
+		change := func(what string, b []byte) {
+			t.Helper()
+			exec("UPDATE commits SET "+column+" = ? WHERE last = 5", b)
+			damaged(what)
+		}
+		for n := range old {
+			change(fmt.Sprintf("%s cut after %d bytes", column, n), old[:n])
+		}
+		change(column+" too long", append(bytes.Clone(old), 0))
+		for i := range old {
+			b := bytes.Clone(old)
+			b[i] = 0xff // in a length: more than there is
+			exec("UPDATE commits SET "+column+" = ? WHERE last = 5", b)
+			if err := j.Entries(t.Context(), 0, 9, func(audit.Entry) error { return nil }); err != nil && !errors.Is(err, audit.ErrDamaged) {
+				t.Errorf("byte %d of %s changed: %v", i, column, err)
+			}
+		}
+		exec("UPDATE commits SET "+column+" = ? WHERE last = 5", old)
+	}
+	if got := read(t, j, 4, 5); len(got) != 1 {
+		t.Fatalf("the sound row has %d entries of one", len(got))
+	}
+	exec("UPDATE commits SET leaves = x'', payloads = x'' WHERE last = 5")
+	damaged("a commit of no entries")
+	exec("UPDATE commits SET last = 1 WHERE last = 2") // three entries that end with entry 1
+	if err := j.Entries(t.Context(), 0, 9, func(audit.Entry) error { return nil }); !errors.Is(err, audit.ErrDamaged) {
+		t.Errorf("entries before the first: %v, want ErrDamaged", err)
+	}
+}
+
+// However long a read is, it does not keep the write-ahead log from being
+// moved into the file for all its time.
+func TestJournalReadsInParts(t *testing.T) {
+	j := openJournal(t, filepath.Join(t.TempDir(), "journal.db"))
+	if err := j.Append(t.Context(), entriesFrom(0, 1500)); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Append(t.Context(), entriesFrom(1500, 1)); err != nil {
+		t.Fatal(err)
+	}
+	// What is added while the first part is read is in the second.
+	got := 0
+	err := j.Entries(t.Context(), 0, 1<<63, func(e audit.Entry) error {
+		if got == 0 {
+			if err := j.Append(t.Context(), entriesFrom(1501, 1)); err != nil {
+				return err
+			}
+		}
+		got++
+		return nil
+	})
+	if err != nil || got != 1502 {
+		t.Errorf("%d entries, %v, want 1502", got, err)
 	}
 }
 
@@ -161,8 +300,11 @@ func TestJournalRefusesOtherFiles(t *testing.T) {
 	}{
 		{"another database", func(t *testing.T, file string) { database(t, file, "PRAGMA application_id = 7") }, "not a Bailiwick journal"},
 		{"a newer journal", func(t *testing.T, file string) {
-			database(t, file, "PRAGMA application_id = 0x424c574a", "PRAGMA user_version = 2")
-		}, "version 2"},
+			database(t, file, "PRAGMA application_id = 0x424c574a", "PRAGMA user_version = 3")
+		}, "the newer version 3, and this program reads version 2 only: use a newer release"},
+		{"a former journal", func(t *testing.T, file string) {
+			database(t, file, "PRAGMA application_id = 0x424c574a", "PRAGMA user_version = 1")
+		}, "the former version 1, and this program reads version 2 only: read it with the release that wrote it"},
 		{"no database", func(t *testing.T, file string) {
 			if err := os.WriteFile(file, []byte(strings.Repeat("text ", 1000)), 0o600); err != nil {
 				t.Fatal(err)
