@@ -165,7 +165,7 @@ func FuzzBundle(f *testing.F) {
 	add(bundleHeader{Format: bundleFormat, Origin: s.key.Origin(), Key: s.key.String()})
 	l := leaf{kind: KindDecision, decision: "d"}
 	os := openings{groupInput: {has: true, text: []byte("{}")}}
-	l.commit.has[groupInput], l.commit.hash[groupInput] = true, os[groupInput].commitment(groupInput)
+	l.commit.has[groupInput], l.commit.hash[groupInput] = true, commitment(groupInput, os[groupInput].nonce[:], os[groupInput].text)
 	e := Entry{Leaf: l.encode(), Hash: hashLeaf(l.encode()), Payload: os.encode()}
 	tr.append(e.Hash)
 	var err error

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -65,13 +66,10 @@ type openings [groupCount]opening
 
 // commitment returns SHA-256("bailiwick/v1/" || group || "\n" || nonce || text).
 // Without the nonce, a guess at the text cannot be tested.
-func (o *opening) commitment(g group) [sha256.Size]byte {
-	b := make([]byte, 0, 32+nonceSize+len(o.text))
-	b = append(b, "bailiwick/v1/"...)
-	b = append(b, g.String()...)
-	b = append(b, '\n')
-	b = append(b, o.nonce[:]...)
-	b = append(b, o.text...)
+func commitment(g group, nonce, text []byte) [sha256.Size]byte {
+	var room [1024]byte // on the stack; a longer text is moved to the heap
+	b := append(append(append(room[:0], "bailiwick/v1/"...), g.String()...), '\n')
+	b = append(append(b, nonce...), text...)
 	return sha256.Sum256(b)
 }
 
@@ -131,7 +129,7 @@ func (os *openings) check(c *commitments) error {
 			return fmt.Errorf("the payload has a group %q that the leaf does not commit to", g)
 		case !o.has && c.has[g]:
 			return fmt.Errorf("the payload lacks the group %q that the leaf commits to", g)
-		case o.has && o.commitment(g) != c.hash[g]:
+		case o.has && commitment(g, o.nonce[:], o.text) != c.hash[g]:
 			return fmt.Errorf("the group %q of the payload is not what the leaf commits to", g)
 		}
 	}
@@ -163,28 +161,26 @@ func seal(r Record) (sealed, error) {
 		version:  r.Version,
 		released: r.Kind == KindDecision && r.Why.Released,
 	}
-	os, err := groupsOf(r)
+	// One piece of memory for all of the record, usually large enough.
+	b := make([]byte, 0, 2048+len(r.Input)+len(r.System))
+	b, err := appendPayload(b, r, &l.commit)
 	if err != nil {
 		return sealed{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	for g := range groupCount {
-		if o := &os[g]; o.has {
-			// rand.Read never fails: the runtime ends the process instead.
-			rand.Read(o.nonce[:])
-			l.commit.has[g], l.commit.hash[g] = true, o.commitment(g)
-		}
+	payload := len(b)
+	if payload > maxRecord {
+		return sealed{}, fmt.Errorf("%w: %d bytes are more than the %d that a record may have", ErrInvalid, payload, maxRecord)
 	}
-	payload := os.encode()
-	if len(payload) > maxRecord {
-		return sealed{}, fmt.Errorf("%w: %d bytes are more than the %d that a record may have", ErrInvalid, len(payload), maxRecord)
-	}
+	b = l.appendHead(b)
+	head := len(b)
+	b = l.appendTail(b)
 	return sealed{
 		kind:     r.Kind,
 		decision: r.Decision,
 		released: l.released,
-		head:     l.appendHead(make([]byte, 0, 512)),
-		tail:     l.appendTail(make([]byte, 0, 192)),
-		payload:  payload,
+		payload:  b[:payload:payload],
+		head:     b[payload:head:head],
+		tail:     b[head:],
 	}, nil
 }
 
@@ -212,53 +208,75 @@ func checkRecord(r Record) error {
 	return nil
 }
 
-// groupsOf encodes the groups of a record, still without nonces.
-func groupsOf(r Record) (openings, error) {
-	var os openings
-	for _, p := range []struct {
-		group group
-		has   bool
-		value any
-	}{
-		{groupWho, r.Who != nil, r.Who},
-		{groupWhat, r.What != nil, r.What},
-		{groupWhy, r.Why != nil, r.Why},
-		{groupOutcome, r.Outcome != nil, r.Outcome},
-	} {
-		if !p.has {
+// appendPayload encodes the groups of a record, each with a fresh nonce, and
+// commits to them.
+func appendPayload(b []byte, r Record, c *commitments) ([]byte, error) {
+	if len(r.System) > 0 && !isJSON(r.System) {
+		return nil, errors.New("system: not JSON")
+	}
+	has := [groupCount]bool{
+		groupWho: r.Who != nil, groupWhat: r.What != nil, groupWhy: r.Why != nil,
+		groupInput: len(r.Input) > 0, groupOutcome: r.Outcome != nil, groupSystem: len(r.System) > 0,
+	}
+	n := 0
+	for _, there := range has {
+		if there {
+			n += nonceSize
+		}
+	}
+	var room [groupCount * nonceSize]byte
+	nonces := room[:n]
+	// Read never fails: the runtime ends the process instead. It costs by the
+	// byte, a third of what the rest of this function does.
+	rand.Read(nonces)
+	for g := range groupCount {
+		if !has[g] {
 			continue
 		}
-		text, err := json.Marshal(p.value)
-		if err != nil {
-			return os, fmt.Errorf("encode %s: %w", p.group, err)
+		var nonce []byte
+		nonce, nonces = nonces[:nonceSize], nonces[nonceSize:]
+		w := jsonWriter{b: append(append(append(b, byte(g)), nonce...), 0, 0, 0, 0)}
+		start := len(w.b)
+		switch g {
+		case groupWho:
+			w.who(r.Who)
+		case groupWhat:
+			w.what(r.What)
+		case groupWhy:
+			w.why(r.Why)
+		case groupInput:
+			w.b = appendInput(w.b, r.Input)
+		case groupOutcome:
+			w.outcome(r.Outcome)
+		case groupSystem:
+			w.b = append(w.b, r.System...)
+		default:
+			return nil, fmt.Errorf("encode %s: no such group", g)
 		}
-		os[p.group] = opening{has: true, text: text}
-	}
-	if len(r.Input) > 0 {
-		os[groupInput] = opening{has: true, text: inputText(r.Input)}
-	}
-	if len(r.System) > 0 {
-		if !isJSON(r.System) {
-			return os, errors.New("system: not JSON")
+		text := w.b[start:]
+		if w.err != nil {
+			return nil, fmt.Errorf("encode %s: %w", g, w.err)
 		}
-		os[groupSystem] = opening{has: true, text: r.System}
-	}
-	for g := range os {
-		if uint64(len(os[g].text)) > math.MaxUint32 {
-			return os, fmt.Errorf("%s: too long", group(g))
+		if uint64(len(text)) > math.MaxUint32 {
+			return nil, fmt.Errorf("%s: too long", g)
 		}
+		binary.BigEndian.PutUint32(w.b[start-4:], uint32(len(text)))
+		c.has[g], c.hash[g] = true, commitment(g, nonce, text)
+		b = w.b
 	}
-	return os, nil
+	return b, nil
 }
 
-// inputText keeps the arguments byte for byte. What is not JSON at all, which
+// appendInput keeps the arguments byte for byte. What is not JSON at all, which
 // was denied for just that, is kept as {"invalid":"<base64>"}, so that every
 // text of a payload is JSON.
-func inputText(raw []byte) []byte {
+func appendInput(b, raw []byte) []byte {
 	if isJSON(raw) {
-		return raw
+		return append(b, raw...)
 	}
-	return []byte(`{"invalid":"` + base64.StdEncoding.EncodeToString(raw) + `"}`)
+	b = append(b, `{"invalid":"`...)
+	b = base64.StdEncoding.AppendEncode(b, raw)
+	return append(b, `"}`...)
 }
 
 func isJSON(b []byte) bool { return utf8.Valid(b) && json.Valid(b) }
@@ -292,11 +310,13 @@ func Decode(e Entry) (Recorded, error) {
 
 func recordOf(l *leaf, os *openings) (Record, error) {
 	r := Record{Kind: l.kind, Time: l.time, Decision: l.decision, Effect: l.effect, Version: l.version}
+	// Copies: a record that is kept must not keep the commit that it was read
+	// with.
 	if o := &os[groupInput]; o.has {
-		r.Input = o.text
+		r.Input = bytes.Clone(o.text)
 	}
 	if o := &os[groupSystem]; o.has {
-		r.System = o.text
+		r.System = bytes.Clone(o.text)
 	}
 	return r, errors.Join(
 		decodeGroup(os, groupWho, &r.Who),

@@ -106,11 +106,15 @@ func (l *Log) commitOrRecover(batch []*item) bool {
 func (l *Log) commit(batch []*item) error {
 	grown := l.tree.clone()
 	c := &commit{before: l.tree, hashes: make([][32]byte, len(batch))}
-	entries := make([]Entry, len(batch))
+	entries, room := make([]Entry, len(batch)), 0
+	for _, it := range batch {
+		room += it.leafRoom()
+	}
+	leaves := make([]byte, 0, room)
 	for i, it := range batch {
-		e := it.at(grown.size())
-		grown.append(e.Hash)
-		entries[i], c.hashes[i] = e, e.Hash
+		entries[i], leaves = it.at(grown.size(), leaves)
+		c.hashes[i] = entries[i].Hash
+		grown.append(c.hashes[i])
 	}
 	signed, err := l.signer.checkpoint(grown)
 	if err != nil {
@@ -134,15 +138,20 @@ func (l *Log) commit(batch []*item) error {
 	return nil
 }
 
-// at returns the entry that the record becomes at an index.
-func (s *sealed) at(index uint64) Entry {
-	b := make([]byte, 0, 1+len(s.head)+20+len(s.tail))
+// at returns the entry that the record becomes at an index. Its leaf is
+// appended to b, which is returned, too.
+func (s *sealed) at(index uint64, b []byte) (Entry, []byte) {
+	start := len(b)
 	b = append(b, 0) // RFC 6962 §2.1: the prefix of a leaf's hash
 	b = append(b, s.head...)
 	b = strconv.AppendUint(b, index, 10)
 	b = append(b, s.tail...)
-	return Entry{Index: index, Hash: sha256.Sum256(b), Leaf: b[1:], Payload: s.payload}
+	hashed := b[start:len(b):len(b)]
+	return Entry{Index: index, Hash: sha256.Sum256(hashed), Leaf: hashed[1:], Payload: s.payload}, b
 }
+
+// leafRoom is what at appends at most.
+func (s *sealed) leafRoom() int { return 1 + len(s.head) + 20 + len(s.tail) }
 
 // oweNotRun adds the outcome of a released decision that was answered as a
 // denial although its record is durable.
@@ -286,7 +295,8 @@ func (l *Log) resolve(ctx context.Context) error {
 	}
 	with := l.tree.clone()
 	for _, it := range l.doubt {
-		with.append(it.at(with.size()).Hash)
+		e, _ := it.at(with.size(), nil)
+		with.append(e.Hash)
 	}
 	doubt := l.doubt
 	switch end.tree.root() {

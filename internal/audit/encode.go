@@ -1,0 +1,230 @@
+package audit
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/bailiwick-dev/bailiwick/authz"
+)
+
+// The groups of a record are encoded by hand: it is on the path of every
+// decision, and reflection took most of the time that a record takes before it
+// is queued. The bytes are those of encoding/json, field by field; a test
+// compares the two, so that a field that is added above and forgotten here is
+// found.
+
+// A jsonWriter appends JSON. After its first error what it has is of no use.
+type jsonWriter struct {
+	b   []byte
+	err error
+}
+
+func (w *jsonWriter) raw(s string) { w.b = append(w.b, s...) }
+
+// plain says whether encoding/json writes a byte of a string as it is. What is
+// not ASCII is left to it, because of U+2028, U+2029 and broken UTF-8.
+func plain(c byte) bool {
+	return c >= ' ' && c < utf8.RuneSelf && c != '"' && c != '\\' && c != '<' && c != '>' && c != '&'
+}
+
+func (w *jsonWriter) text(s string) {
+	for i := range len(s) {
+		if !plain(s[i]) {
+			text, err := json.Marshal(s)
+			if err != nil {
+				w.err = err
+			}
+			w.b = append(w.b, text...)
+			return
+		}
+	}
+	w.b = append(append(append(w.b, '"'), s...), '"')
+}
+
+func (w *jsonWriter) number(n int64) { w.b = strconv.AppendInt(w.b, n, 10) }
+
+// key appends what stands before a value: its key, after a comma if it is not
+// the object's first.
+func (w *jsonWriter) key(name string) {
+	if w.b[len(w.b)-1] != '{' {
+		w.b = append(w.b, ',')
+	}
+	w.b = append(append(append(w.b, '"'), name...), '"', ':')
+}
+
+// The following append a member; those of "some" leave out what is empty.
+
+func (w *jsonWriter) textOf(name, s string) {
+	w.key(name)
+	w.text(s)
+}
+
+func (w *jsonWriter) someText(name, s string) {
+	if s != "" {
+		w.textOf(name, s)
+	}
+}
+
+func (w *jsonWriter) numberOf(name string, n int64) {
+	w.key(name)
+	w.number(n)
+}
+
+func (w *jsonWriter) someTexts(name string, list []string) {
+	if len(list) == 0 {
+		return
+	}
+	w.key(name)
+	for i, s := range list {
+		w.separate('[', i)
+		w.text(s)
+	}
+	w.raw("]")
+}
+
+// separate appends what stands before the element with this number.
+func (w *jsonWriter) separate(open byte, i int) {
+	if i > 0 {
+		open = ','
+	}
+	w.b = append(w.b, open)
+}
+
+func (w *jsonWriter) entity(name string, e authz.Entity) {
+	w.key(name)
+	w.raw("{")
+	w.textOf("type", e.Type)
+	w.textOf("id", e.ID)
+	w.raw("}")
+}
+
+func (w *jsonWriter) who(o *Who) {
+	w.raw("{")
+	w.entity("subject", o.Subject)
+	w.someText("for", o.For)
+	w.someTexts("groups", o.Groups)
+	w.someText("auth", o.Auth)
+	w.someText("session", o.Session)
+	w.someText("gate", o.Gate)
+	w.someText("correlation", o.Correlation)
+	w.raw("}")
+}
+
+func (w *jsonWriter) what(o *What) {
+	w.raw("{")
+	w.textOf("action", o.Action)
+	w.someText("server", o.Server)
+	w.entity("resource", o.Resource)
+	w.someText("definition", o.Definition)
+	w.someTexts("effects", o.Effects)
+	w.raw("}")
+}
+
+func (w *jsonWriter) why(o *Why) {
+	w.raw("{")
+	w.textOf("mode", o.Mode)
+	w.key("released")
+	w.b = strconv.AppendBool(w.b, o.Released)
+	w.key("reasons")
+	w.reasons(o.Reasons)
+	w.policies(o.Policies)
+	w.session(o.Session)
+	w.someTexts("labels", o.Labels)
+	w.micros(o.Micros)
+	w.raw("}")
+}
+
+func (w *jsonWriter) reasons(list []authz.Reason) {
+	if list == nil {
+		w.raw("null")
+		return
+	}
+	w.raw("[")
+	for i := range list {
+		if i > 0 {
+			w.raw(",")
+		}
+		w.raw("{")
+		w.textOf("code", list[i].Code)
+		w.textOf("message", list[i].Message)
+		w.raw("}")
+	}
+	w.raw("]")
+}
+
+func (w *jsonWriter) policies(list []authz.PolicyRef) {
+	if len(list) == 0 {
+		return
+	}
+	w.key("policies")
+	for i := range list {
+		p := &list[i]
+		w.separate('[', i)
+		w.raw("{")
+		w.textOf("id", p.ID)
+		w.textOf("effect", p.Effect)
+		w.textOf("file", p.File)
+		w.numberOf("line", int64(p.Line))
+		w.someText("error", p.Error)
+		w.raw("}")
+	}
+	w.raw("]")
+}
+
+func (w *jsonWriter) session(o *Session) {
+	if o == nil {
+		return
+	}
+	w.key("session")
+	w.raw("{")
+	w.textOf("id", o.ID)
+	w.someTexts("labels", o.Labels)
+	w.numberOf("calls", o.Calls)
+	w.numberOf("denials", o.Denials)
+	w.key("started")
+	w.raw(`"`)
+	b, err := o.Started.AppendText(w.b)
+	if err != nil {
+		w.err = fmt.Errorf("started: %w", err)
+		return
+	}
+	w.b = b
+	w.raw(`"}`)
+}
+
+func (w *jsonWriter) micros(m map[string]int64) {
+	if len(m) == 0 {
+		return
+	}
+	var room [8]string
+	steps := room[:0]
+	for step := range m {
+		steps = append(steps, step)
+	}
+	slices.Sort(steps)
+	w.key("micros")
+	w.raw("{")
+	for _, step := range steps {
+		// Not key: it takes the names of fields, which need no escape.
+		if w.b[len(w.b)-1] != '{' {
+			w.raw(",")
+		}
+		w.text(step)
+		w.raw(":")
+		w.number(m[step])
+	}
+	w.raw("}")
+}
+
+func (w *jsonWriter) outcome(o *Outcome) {
+	w.raw("{")
+	w.textOf("status", string(o.Status))
+	if o.Bytes != 0 {
+		w.numberOf("bytes", o.Bytes)
+	}
+	w.someText("error", o.Error)
+	w.raw("}")
+}
