@@ -67,10 +67,10 @@ func (p *Program) bound(w *World) *binding {
 
 func (p *Program) bind(w *World) *binding {
 	n := p.index.names
-	b := &binding{of: w.id, nodes: make([]boundNode, len(w.uids))}
-	for i, uid := range w.uids {
+	b := &binding{of: w.id, nodes: make([]boundNode, len(w.uids.list))}
+	for i, uid := range w.uids.list {
 		node := boundNode{self: -1, typ: -1}
-		if id, ok := n.lookup(uid); ok {
+		if id, ok := n.find(uid); ok {
 			node.self = id
 		}
 		if t, ok := n.types[uid.Type]; ok {
@@ -114,9 +114,11 @@ func (s *scratch) worldBinding() *binding {
 	if w == nil {
 		return nil
 	}
-	for uid := range s.req.Entities {
-		if i, ok := w.find(uid); ok && w.above[i] {
-			return nil
+	if len(s.req.Entities) > 0 { // to range over no map takes time too
+		for uid := range s.req.Entities {
+			if i, ok := w.uids.find(uid); ok && w.above[i] {
+				return nil
+			}
 		}
 	}
 	return s.p.binding(w)
@@ -128,7 +130,7 @@ func (s *scratch) node(uid types.EntityUID) (int32, bool) {
 	if s.bound == nil {
 		return 0, false
 	}
-	i, ok := s.req.World.find(uid)
+	i, ok := s.req.World.uids.find(uid)
 	if ok && len(s.req.Entities) > 0 {
 		if _, own := s.req.Entities[uid]; own {
 			return 0, false

@@ -114,10 +114,9 @@ func TestDiffSeesPlantedFaults(t *testing.T) {
 			}
 		}),
 		"an action's group is lost": noWorld(func(p *Program) {
-			for uid, a := range p.index.actions {
-				if len(a.roots) > 1 {
+			for i := range p.index.actions {
+				if a := &p.index.actions[i]; len(a.roots) > 1 {
 					a.roots = a.roots[:len(a.roots)-1]
-					p.index.actions[uid] = a
 				}
 			}
 		}),

@@ -79,14 +79,24 @@ func (f *Field) boxed() types.Value {
 func (fs Fields) get(name types.String, to *val) bool {
 	for i := range fs {
 		if f := &fs[i]; f.Name == name {
-			*to = f.value
-			if to.kind == kindFields || to.kind == kindStrings {
-				to.of = f
-			}
+			f.put(to)
 			return true
 		}
 	}
 	return false
+}
+
+// put makes to the value of the field, in place.
+func (f *Field) put(to *val) {
+	to.kind = f.value.kind
+	switch to.kind {
+	case kindBool, kindLong, kindDatetime, kindDuration:
+		to.n = f.value.n
+	case kindFields, kindStrings:
+		to.of = f
+	default:
+		to.s, to.v = f.value.s, f.value.v
+	}
 }
 
 // A built is what a field stands for, once somebody has needed it whole.

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 
@@ -10,48 +9,28 @@ import (
 )
 
 // names numbers the entities and entity types that policies name.
-//
-// Entities are found by type and then by id: two lookups by one string each
-// take half the time of one by two strings.
 type names struct {
-	types    map[types.EntityType]int32
-	entities []map[types.String]int32 // by number of the type
-	count    int32                    // of entities
+	types map[types.EntityType]int32
+	uids
 }
 
-func newNames() *names { return &names{types: map[types.EntityType]int32{}} }
+func newNames() *names { return &names{types: map[types.EntityType]int32{}, uids: newUIDs()} }
 
 // typ returns the number of a type, a new one if need be.
 func (n *names) typ(t types.EntityType) int32 {
 	id, ok := n.types[t]
 	if !ok {
-		id = int32(len(n.entities))
+		id = int32(len(n.types))
 		n.types[t] = id
-		n.entities = append(n.entities, map[types.String]int32{})
 	}
 	return id
 }
 
-// entity returns the number of an entity, a new one if need be.
+// entity returns the number of an entity, a new one if need be, and makes sure
+// that its type has one.
 func (n *names) entity(uid types.EntityUID) int32 {
-	ids := n.entities[n.typ(uid.Type)]
-	id, ok := ids[uid.ID]
-	if !ok {
-		id = n.count
-		ids[uid.ID] = id
-		n.count++
-	}
-	return id
-}
-
-// lookup returns the number of an entity, if a policy names it.
-func (n *names) lookup(uid types.EntityUID) (id int32, ok bool) {
-	t, ok := n.types[uid.Type]
-	if !ok {
-		return 0, false
-	}
-	id, ok = n.entities[t][uid.ID]
-	return id, ok
+	n.typ(uid.Type)
+	return n.add(uid)
 }
 
 // A key is one way in which a scope can pick an entity: a number of [names]
@@ -122,9 +101,11 @@ type index struct {
 	cells []cell
 	// roots are the nodes by key of the action.
 	roots map[key]int32
-	// actions are the keys of the schema's actions, worked out beforehand.
-	actions map[types.EntityUID]action
-	shared  int
+	// actions are the keys of the schema's actions, worked out beforehand, in
+	// the order of actionUIDs.
+	actions    []action
+	actionUIDs uids
+	shared     int
 }
 
 // An action is what the index knows of an action of the schema.
@@ -161,7 +142,7 @@ type builder struct {
 }
 
 func newBuilder(n *names) *builder {
-	return &builder{x: index{names: n, roots: map[key]int32{}, actions: map[types.EntityUID]action{}}, byKey: map[key][]rule{}}
+	return &builder{x: index{names: n, roots: map[key]int32{}, actionUIDs: newUIDs()}, byKey: map[key][]rule{}}
 }
 
 // add adds the rules of the next policy. Their code is filled in by build.
@@ -244,7 +225,8 @@ func (b *builder) build(addresses []int32, actions types.EntityMap) index {
 		r.code = addresses[r.policy]
 	}
 	for uid := range actions {
-		b.x.actions[uid] = b.action(uid, actions)
+		b.x.actionUIDs.add(uid)
+		b.x.actions = append(b.x.actions, b.action(uid, actions))
 	}
 	return b.x
 }
@@ -343,12 +325,12 @@ func (b *builder) action(uid types.EntityUID, actions types.EntityMap) action {
 		}
 	}
 	root(anyEntity)
-	if id, ok := n.lookup(uid); ok {
+	if id, ok := n.find(uid); ok {
 		a.self = id
 		root(makeKey(isEntity, id))
 	}
 	for _, ancestor := range ancestors(uid, actions) {
-		if id, ok := n.lookup(ancestor); ok {
+		if id, ok := n.find(ancestor); ok {
 			a.marks = append(a.marks, id)
 			root(makeKey(inEntity, id))
 		}
@@ -369,8 +351,6 @@ func ancestors(uid types.EntityUID, entities types.EntityGetter) []types.EntityU
 			}
 		}
 	}
-	slices.SortFunc(all[1:], func(a, b types.EntityUID) int {
-		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.ID, b.ID))
-	})
+	slices.SortFunc(all[1:], compareUIDs)
 	return all
 }

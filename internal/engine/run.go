@@ -141,7 +141,13 @@ func (s *scratch) run(at int32) outcome {
 
 		case opSlotIn:
 			truth, ok = s.inList(&s.subjects[in.a], code.lists[in.n]), true
-		case opSlotTruth, opSlotEqual, opSlotCompare, opSlotHas, opSlotLike, opSlotIs, opSlotContains, opConstContains:
+		case opSlotCompare: // the commonest
+			v := s.slot(in.a)
+			if v == nil || v.kind != kindLong {
+				return failed
+			}
+			truth, ok = in.order.holds(cmp.Compare(v.n, in.n)), true
+		case opSlotTruth, opSlotEqual, opSlotHas, opSlotLike, opSlotIs, opSlotContains, opConstContains:
 			v := s.slot(in.a)
 			if v == nil {
 				return failed
@@ -179,8 +185,6 @@ func (s *scratch) fused(in *instruction, v *val) (truth, ok bool) {
 		return v.n != 0, v.kind == kindBool
 	case opSlotEqual:
 		return s.equal(v, &code.consts[in.n]), true
-	case opSlotCompare:
-		return in.order.holds(cmp.Compare(v.n, in.n)), v.kind == kindLong
 	case opSlotHas:
 		return s.has(v, code.strings[in.n])
 	case opSlotLike:

@@ -84,8 +84,12 @@ func newScratch(p *Program) *scratch {
 		stack:  make([]val, p.code.depth),
 		seen:   map[types.EntityUID]bool{},
 	}
+	for i := range contextVar {
+		s.slots[i].value = val{kind: kindVariable, n: int64(i)}
+	}
+	s.slots[contextVar].value = val{kind: kindContext}
 	for i := range s.subjects {
-		s.subjects[i].marks = make([]uint32, p.index.names.count)
+		s.subjects[i].marks = make([]uint32, len(p.index.names.list))
 	}
 	return s
 }
@@ -137,7 +141,7 @@ func (s *scratch) prepare(v int, uid types.EntityUID) {
 	sub.uid, sub.self, sub.typ, sub.record = uid, -1, -1, e.Attributes
 	if t, ok := n.types[uid.Type]; ok {
 		sub.typ = t
-		if id, ok := n.entities[t][uid.ID]; ok {
+		if id, ok := n.find(uid); ok {
 			sub.self = id
 			sub.marks[id] = s.generation
 		}
@@ -150,7 +154,7 @@ func (s *scratch) prepare(v int, uid types.EntityUID) {
 // adopt makes a subject of an entity of the World.
 func (s *scratch) adopt(sub *subject, i int32) {
 	w, n := s.req.World, &s.bound.nodes[i]
-	sub.uid, sub.self, sub.typ, sub.record = w.uids[i], n.self, n.typ, types.Record{}
+	sub.uid, sub.self, sub.typ, sub.record = w.uids.list[i], n.self, n.typ, types.Record{}
 	if int(i) < len(w.entities) {
 		sub.record = w.entities[i].Attributes
 	}
@@ -174,7 +178,7 @@ func (s *scratch) climb(sub *subject, parents types.EntityUIDSet) {
 		for parent := range parents.All() {
 			if i, ok := s.node(parent); ok {
 				s.join(sub, i)
-			} else if id, ok := s.p.index.names.lookup(parent); ok {
+			} else if id, ok := s.p.index.names.find(parent); ok {
 				if s.mark(sub, id) {
 					q = append(q, parent)
 				}
@@ -218,7 +222,8 @@ func (s *scratch) prepareAction() {
 	x := &s.p.index
 	sub := &s.subjects[actionVar]
 	s.roots = s.roots[:0]
-	if a, ok := x.actions[s.req.Action]; ok {
+	if i, ok := x.actionUIDs.find(s.req.Action); ok {
+		a := &x.actions[i]
 		sub.uid, sub.self, sub.typ, sub.record = s.req.Action, a.self, a.typ, a.record
 		for _, id := range a.marks {
 			sub.marks[id] = s.generation

@@ -52,27 +52,38 @@ func boolVal(b bool) val {
 func longVal(n int64) val { return val{kind: kindLong, n: n} }
 
 func valueOf(v types.Value) val {
+	var to val
+	to.set(v)
+	return to
+}
+
+// set makes a val of a value, in place: a val is large, and to copy one for
+// each attribute that policies read is a tenth of a decision.
+func (to *val) set(v types.Value) {
 	switch t := v.(type) {
 	case types.Boolean:
-		return boolVal(bool(t))
+		to.kind, to.n = kindBool, 0
+		if t {
+			to.n = 1
+		}
 	case types.Long:
-		return longVal(int64(t))
+		to.kind, to.n = kindLong, int64(t)
 	case types.String:
-		return val{kind: kindString, s: t, v: v}
+		to.kind, to.s, to.v = kindString, t, v
 	case types.EntityUID:
-		return val{kind: kindEntity, v: v}
+		to.kind, to.v = kindEntity, v
 	case types.Record:
-		return val{kind: kindRecord, v: v}
+		to.kind, to.v = kindRecord, v
 	case types.Set:
-		return val{kind: kindSet, v: v}
+		to.kind, to.v = kindSet, v
 	case types.Decimal:
-		return val{kind: kindDecimal, v: v}
+		to.kind, to.v = kindDecimal, v
 	case types.Datetime:
-		return val{kind: kindDatetime, n: t.Milliseconds()}
+		to.kind, to.n = kindDatetime, t.Milliseconds()
 	case types.Duration:
-		return val{kind: kindDuration, n: t.ToMilliseconds()}
+		to.kind, to.n = kindDuration, t.ToMilliseconds()
 	default:
-		return val{kind: kindOther, v: v}
+		to.kind, to.v = kindOther, v
 	}
 }
 
@@ -259,7 +270,7 @@ func (s *scratch) attribute(v *val, name types.String, to *val) (found, ok bool)
 	}
 	a, found := r.Get(name)
 	if found {
-		*to = valueOf(a)
+		to.set(a)
 	}
 	return found, true
 }
@@ -269,8 +280,7 @@ func (s *scratch) attribute(v *val, name types.String, to *val) (found, ok bool)
 func (s *scratch) slot(i int32) *val {
 	c := &s.slots[i]
 	if c.generation != s.generation {
-		c.generation = s.generation
-		c.missing = !s.load(i, &c.value)
+		s.load(i, c)
 	}
 	if c.missing {
 		return nil
@@ -278,22 +288,19 @@ func (s *scratch) slot(i int32) *val {
 	return &c.value
 }
 
-func (s *scratch) load(i int32, to *val) bool {
-	def := &s.p.code.slots[i]
-	switch {
-	case i == contextVar:
-		*to = val{kind: kindContext}
-		return true
-	case i < variables:
-		*to = val{kind: kindVariable, n: int64(i)}
-		return true
+func (s *scratch) load(i int32, c *slotValue) {
+	c.generation = s.generation
+	if i < variables {
+		return // it names the variable, whatever the request
 	}
+	def := &s.p.code.slots[i]
 	parent := s.slot(def.parent)
 	if parent == nil {
-		return false
+		c.missing = true
+		return
 	}
-	found, _ := s.attribute(parent, def.name, to)
-	return found && !s.unspecified(parent)
+	found, _ := s.attribute(parent, def.name, &c.value)
+	c.missing = !found || s.unspecified(parent)
 }
 
 // unspecified reports whether v is the entity without type and id, whose

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 
 	"github.com/cedar-policy/cedar-go/types"
@@ -20,7 +21,7 @@ type World struct {
 	id *worldID
 	// uids are the entities sorted by type and id, then the parents that are
 	// not themselves entities here. An entity's place is its number.
-	uids     []types.EntityUID
+	uids     uids
 	entities []types.Entity
 	types    []worldType
 	// ancestors are the numbers of all that an entity is in but itself, sorted.
@@ -34,11 +35,10 @@ type World struct {
 // of size zero, or all would have the same address.
 type worldID struct{ _ byte }
 
-// A worldType is the entities of one type: uids[start:end].
+// A worldType is where the entities of one type are among all.
 type worldType struct {
 	name       types.EntityType
-	start, end int32
-	byID       map[types.String]int32
+	start, end int
 }
 
 // maxAncestors is how many entities one may be in. It bounds what a hierarchy
@@ -54,41 +54,43 @@ const maxAncestors = 4096
 // entity without a type, an action (they are the schema's), a cycle, and more
 // ancestors than 4096.
 func NewWorld(entities types.EntityMap) (*World, error) {
-	w := &World{id: &worldID{}}
-	for uid, e := range entities {
-		w.uids = append(w.uids, uid)
-		for parent := range e.Parents.All() {
-			if _, ok := entities[parent]; !ok {
-				w.uids = append(w.uids, parent)
-			}
-		}
-	}
-	slices.SortFunc(w.uids, func(a, b types.EntityUID) int {
-		_, isA := entities[a]
-		_, isB := entities[b]
-		if isA != isB {
-			return map[bool]int{true: -1, false: 1}[isA]
-		}
-		return compareUIDs(a, b)
-	})
-	w.uids = slices.Clip(slices.Compact(w.uids))
-	w.entities = make([]types.Entity, len(entities))
-	for i, uid := range w.uids {
+	w := &World{id: &worldID{}, uids: newUIDs(inOrder(entities)...), entities: make([]types.Entity, len(entities))}
+	for i, uid := range w.uids.list {
 		if err := acceptable(uid); err != nil {
 			return nil, fmt.Errorf("make world: %s %w", uid, err)
 		}
-		if i < len(entities) {
-			w.entities[i] = entities[uid]
-			if own := w.entities[i].UID; own != uid {
-				return nil, fmt.Errorf("make world: %s is given as %s", own, uid)
-			}
+		if i >= len(entities) {
+			continue // a parent only
 		}
-		w.number(int32(i))
+		w.entities[i] = entities[uid]
+		if own := w.entities[i].UID; own != uid {
+			return nil, fmt.Errorf("make world: %s is given as %s", own, uid)
+		}
+		if n := len(w.types); n == 0 || w.types[n-1].name != uid.Type {
+			w.types = append(w.types, worldType{name: uid.Type, start: i})
+		}
+		w.types[len(w.types)-1].end = i + 1
 	}
 	if err := w.close(); err != nil {
 		return nil, fmt.Errorf("make world: %w", err)
 	}
 	return w, nil
+}
+
+// inOrder returns the entities sorted by type and id, then the parents that
+// are not among them.
+func inOrder(entities types.EntityMap) []types.EntityUID {
+	all := slices.SortedFunc(maps.Keys(entities), compareUIDs)
+	var parents []types.EntityUID
+	for _, e := range entities {
+		for parent := range e.Parents.All() {
+			if _, ok := entities[parent]; !ok {
+				parents = append(parents, parent)
+			}
+		}
+	}
+	slices.SortFunc(parents, compareUIDs)
+	return append(all, parents...)
 }
 
 func compareUIDs(a, b types.EntityUID) int {
@@ -107,37 +109,11 @@ func acceptable(uid types.EntityUID) error {
 	}
 }
 
-// number makes an entity known by its number. They come in order.
-func (w *World) number(i int32) {
-	uid := w.uids[i]
-	at := slices.IndexFunc(w.types, func(t worldType) bool { return t.name == uid.Type })
-	if at < 0 {
-		at = len(w.types)
-		w.types = append(w.types, worldType{name: uid.Type, start: i, end: i, byID: map[types.String]int32{}})
-	}
-	t := &w.types[at]
-	t.byID[uid.ID] = i
-	if int(i) < len(w.entities) {
-		t.end = i + 1
-	}
-}
-
-// find returns the number of an entity, or of a parent that is not one.
-func (w *World) find(uid types.EntityUID) (int32, bool) {
-	for i := range w.types {
-		if t := &w.types[i]; t.name == uid.Type {
-			n, ok := t.byID[uid.ID]
-			return n, ok
-		}
-	}
-	return 0, false
-}
-
 // close works out the ancestors, parents before their children.
 func (w *World) close() error {
-	c := closer{World: w, state: make([]closing, len(w.uids)), added: make([]int32, len(w.uids))}
-	w.ancestors = make([][]int32, len(w.uids))
-	w.above = make([]bool, len(w.uids))
+	c := closer{World: w, state: make([]closing, len(w.uids.list)), added: make([]int32, len(w.uids.list))}
+	w.ancestors = make([][]int32, len(w.uids.list))
+	w.above = make([]bool, len(w.uids.list))
 	for i := range w.entities {
 		if err := c.close(int32(i), 0); err != nil {
 			return err
@@ -169,9 +145,9 @@ func (c *closer) close(i int32, depth int) error {
 	case int(i) >= len(c.entities) || c.state[i] == closed:
 		return nil
 	case c.state[i] == begun:
-		return fmt.Errorf("%s is in itself", c.uids[i])
+		return fmt.Errorf("%s is in itself", c.uids.list[i])
 	case depth > maxAncestors:
-		return fmt.Errorf("%s is in a hierarchy of more than %d entities", c.uids[i], maxAncestors)
+		return fmt.Errorf("%s is in a hierarchy of more than %d entities", c.uids.list[i], maxAncestors)
 	}
 	c.state[i] = begun
 	parents := c.parents(i)
@@ -195,7 +171,7 @@ func (c *closer) close(i int32, depth int) error {
 		}
 	}
 	if len(all) > maxAncestors {
-		return fmt.Errorf("%s is in more than %d entities", c.uids[i], maxAncestors)
+		return fmt.Errorf("%s is in more than %d entities", c.uids.list[i], maxAncestors)
 	}
 	slices.Sort(all)
 	c.ancestors[i] = slices.Clip(all)
@@ -208,7 +184,7 @@ func (c *closer) close(i int32, depth int) error {
 func (c *closer) parents(i int32) []int32 {
 	var ps []int32
 	for parent := range c.entities[i].Parents.All() {
-		p, _ := c.find(parent) // NewWorld has numbered all parents
+		p, _ := c.uids.find(parent) // NewWorld has numbered all parents
 		ps = append(ps, p)
 	}
 	slices.Sort(ps)
@@ -217,7 +193,7 @@ func (c *closer) parents(i int32) []int32 {
 
 // Entity returns an entity.
 func (w *World) Entity(uid types.EntityUID) (types.Entity, bool) {
-	i, ok := w.find(uid)
+	i, ok := w.uids.find(uid)
 	if !ok || int(i) >= len(w.entities) {
 		return types.Entity{}, false
 	}
@@ -231,7 +207,7 @@ func (w *World) Len() int { return len(w.entities) }
 func (w *World) All() iter.Seq2[types.EntityUID, types.Entity] {
 	return func(yield func(types.EntityUID, types.Entity) bool) {
 		for i := range w.entities {
-			if !yield(w.uids[i], w.entities[i]) {
+			if !yield(w.uids.list[i], w.entities[i]) {
 				return
 			}
 		}
@@ -243,7 +219,7 @@ func (w *World) All() iter.Seq2[types.EntityUID, types.Entity] {
 func (w *World) OfType(t types.EntityType) []types.EntityUID {
 	for i := range w.types {
 		if of := &w.types[i]; of.name == t {
-			return w.uids[of.start:of.end:of.end]
+			return w.uids.list[of.start:of.end:of.end]
 		}
 	}
 	return nil

@@ -61,7 +61,7 @@ func TestNewWorldRefusesWhatIsAmbiguous(t *testing.T) {
 		{"nobody", entities(types.Entity{}), `make world: ::"" has no type`},
 		{"nobody for a parent", entities(entity(a, types.EntityUID{})), `make world: ::"" has no type`},
 		{"an action", entities(entity(uidOf("Action", "x"))), `make world: Action::"x" is an action, and actions are the schema's`},
-		{"an action for a parent", entities(entity(a, uidOf("N::Action", "x"))), `make world: N::Action::"x" is an action, and actions are the schema's`},
+		{"an action for a parent", entities(entity(a, uidOf("A", "x"), uidOf("N::Action", "x"))), `make world: N::Action::"x" is an action, and actions are the schema's`},
 		{"too deep", chain, `make world: Link::"4097" is in a hierarchy of more than 4096 entities`},
 		{"too many", wide, `make world: Group::"a" is in more than 4096 entities`},
 	} {
