@@ -20,7 +20,9 @@ type workload struct {
 	set      *policy.Set
 	program  *engine.Program
 	cedar    cedar.PolicyMap
-	requests []*engine.Request
+	world    *engine.World
+	requests []*engine.Request // as the PDP makes them: with the World, the context as fields
+	boxed    []*engine.Request // the same, each with all its entities and a built context
 }
 
 // The sizes of a company with n policies: as the set grows, so do the tools,
@@ -28,6 +30,7 @@ type workload struct {
 func tools(n int) int  { return max(2, n/40) }
 func groups(n int) int { return departments + max(10, n/20) }
 func agents(n int) int { return min(20_000, max(20, 2*n)) }
+func things(n int) int { return min(10_000, 4*tools(n)) }
 
 const (
 	departments    = 10 // the first groups; the others are teams
@@ -55,6 +58,7 @@ func schema(n int) []byte {
 	b.WriteString(`entity Group;
 entity Agent in [Group] { clearance: Long };
 entity Server { sensitivity: Long };
+entity Thing in [Server];
 action "read"; action "write"; action "external";
 `)
 	for t := range tools(n) {
@@ -147,54 +151,90 @@ func newWorkload(tb testing.TB, n int, kind func(r *rand.Rand, n, i int) string)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	w := &workload{set: set, program: program}
+	known := entities(r, n)
+	world, err := engine.NewWorld(known)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	w := &workload{set: set, program: program, world: world}
 	for range requests {
-		w.requests = append(w.requests, newRequest(r, n))
+		w.add(r, n)
 	}
 	return w
 }
 
-func newRequest(r *rand.Rand, n int) *engine.Request {
-	entity := func(t types.EntityType, format string, i int) types.EntityUID {
-		return types.NewEntityUID(t, types.String(fmt.Sprintf(format, i)))
+func entity(t types.EntityType, format string, i int) types.EntityUID {
+	return types.NewEntityUID(t, types.String(fmt.Sprintf(format, i)))
+}
+
+// entities are the agents in their teams and departments, and the things of
+// the servers, of which a company has more than it has rules about.
+func entities(r *rand.Rand, n int) types.EntityMap {
+	all := types.EntityMap{}
+	add := func(uid types.EntityUID, attributes types.RecordMap, parents ...types.EntityUID) {
+		all[uid] = types.Entity{UID: uid, Parents: types.NewEntityUIDSet(parents...), Attributes: types.NewRecord(attributes)}
 	}
+	for g := range groups(n) {
+		if g < departments {
+			add(entity("Group", "g%d", g), nil)
+		} else {
+			add(entity("Group", "g%d", g), nil, entity("Group", "g%d", g%departments))
+		}
+	}
+	for a := range agents(n) {
+		var of []types.EntityUID
+		for range 3 {
+			of = append(of, entity("Group", "g%d", departments+r.IntN(groups(n)-departments)))
+		}
+		add(entity("Agent", "a%d", a), types.RecordMap{"clearance": types.Long(2 + r.IntN(3))}, of...)
+	}
+	for s := range (tools(n)-1)/toolsPerServer + 1 {
+		add(entity("Server", "server%d", s), types.RecordMap{"sensitivity": types.Long(r.IntN(3))})
+	}
+	for t := range things(n) {
+		add(entity("Thing", "thing%d", t), nil, entity("Server", "server%d", t%tools(n)/toolsPerServer))
+	}
+	return all
+}
+
+// add adds a request, in both forms.
+func (w *workload) add(r *rand.Rand, n int) {
 	tool := r.IntN(tools(n))
-	server := entity("Server", "server%d", tool/toolsPerServer)
-	agent := entity("Agent", "a%d", r.IntN(agents(n)))
-	entities := types.EntityMap{
-		server: {UID: server, Attributes: types.NewRecord(types.RecordMap{"sensitivity": types.Long(r.IntN(3))})},
-	}
-	// As the PDP makes them: an agent in its groups, which are in nothing.
-	var of []types.EntityUID
-	for range 3 {
-		team := departments + r.IntN(groups(n)-departments)
-		of = append(of, entity("Group", "g%d", team), entity("Group", "g%d", team%departments))
-	}
-	for _, g := range of {
-		entities[g] = types.Entity{UID: g}
-	}
-	entities[agent] = types.Entity{UID: agent, Parents: types.NewEntityUIDSet(of...),
-		Attributes: types.NewRecord(types.RecordMap{"clearance": types.Long(2 + r.IntN(3))})}
 	now := types.NewDatetime(time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC))
-	return &engine.Request{
-		Principal: agent,
+	req := &engine.Request{
+		Principal: entity("Agent", "a%d", r.IntN(agents(n))),
 		Action:    types.NewEntityUID("Action", types.String(action(tool))),
-		Resource:  server,
-		Entities:  entities,
-		Context: types.NewRecord(types.RecordMap{
-			"input": types.NewRecord(types.RecordMap{
-				"amount":    types.Long(r.IntN(1000)),
-				"recipient": types.String([]string{"a@one.example", "b@two.example"}[r.IntN(2)]),
-				"tags":      types.NewSet(types.String("x")),
+		Resource:  entity("Server", "server%d", tool/toolsPerServer),
+		World:     w.world,
+		Fields: engine.Fields{
+			engine.Nested("input", engine.Fields{
+				engine.Long("amount", r.Int64N(1000)),
+				engine.String("recipient", []string{"a@one.example", "b@two.example"}[r.IntN(2)]),
+				engine.Strings("tags", []string{"x"}),
 			}),
-			"session": types.NewRecord(types.RecordMap{
-				"id": types.String("s"), "labels": types.NewSet(types.String("untrusted"), types.String("label3")),
-				"calls": types.Long(r.IntN(100)), "denials": types.Long(r.IntN(3)), "started": now,
+			engine.Nested("session", engine.Fields{
+				engine.String("id", "s"), engine.Strings("labels", []string{"untrusted", "label3"}),
+				engine.Long("calls", r.Int64N(100)), engine.Long("denials", r.Int64N(3)), engine.Datetime("started", now),
 			}),
-			"auth": types.NewRecord(types.RecordMap{"method": types.String("key")}),
-			"now":  now, "gate": types.String("mcp-http"),
-		}),
+			engine.Nested("auth", engine.Fields{engine.String("method", "key")}),
+			engine.Datetime("now", now), engine.String("gate", "mcp-http"),
+		},
 	}
+	boxed := *req
+	boxed.World, boxed.Entities = nil, w.around(req.Principal, req.Resource)
+	boxed.Fields, boxed.Context = nil, req.Record()
+	w.requests, w.boxed = append(w.requests, req), append(w.boxed, &boxed)
+}
+
+// around returns entities and all that they are in.
+func (w *workload) around(uids ...types.EntityUID) types.EntityMap {
+	m := types.EntityMap{}
+	for i := 0; i < len(uids); i++ {
+		e, _ := w.world.Entity(uids[i]) // all are there
+		m[uids[i]] = e
+		uids = append(uids, e.Parents.Slice()...)
+	}
+	return m
 }
 
 // candidates returns how many policies have a scope that fits a request, on
@@ -209,7 +249,7 @@ func (w *workload) candidates() float64 {
 	return float64(n) / some
 }
 
-// authorize asks plain Cedar.
+// authorize asks plain Cedar, a request of w.boxed.
 func (w *workload) authorize(req *engine.Request) (types.Decision, types.Diagnostic) {
 	if w.cedar == nil {
 		w.cedar = cedar.PolicyMap{}
