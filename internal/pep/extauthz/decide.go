@@ -88,6 +88,7 @@ func (g *Gate) question(gateway string, a *API, m *message, call openapi.Call, u
 		Definition:  call.Definition,
 		Session:     m.header.Get(sessionHeader),
 		Gate:        m.gate,
+		Advisory:    true,
 		Correlation: m.correlation(),
 	}
 	// A credential that is shown and proves nobody is not made up for by a

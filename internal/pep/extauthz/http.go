@@ -87,6 +87,8 @@ func (g *Gate) envoyMessage(w http.ResponseWriter, r *http.Request, rest string)
 // forwarded is a request that a gateway describes in headers. Each must be there
 // once: a second one could be the client's.
 func forwarded(r *http.Request, name, method, target, host string) (*message, string, error) {
+	// Caddy appends the query of the request to its own path; the target has it.
+	name, _, _ = strings.Cut(name, "?")
 	if r.Method != http.MethodGet || r.ContentLength != 0 {
 		return nil, "", errors.New("the gateway must ask by GET, without a body")
 	}
