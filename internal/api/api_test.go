@@ -510,6 +510,7 @@ func TestDecisionContext(t *testing.T) {
 		"step-up":                   {d: denied(authz.ReasonForbidden, stepUp), requests: endpoint, want: `{"decision":false,"context":{` + no + `,"remedies":[[{"kind":"auth_level","level":2},{"kind":"auth_age","max_age":300}]],"step_up":{"acr_level":2,"max_age":300}}}`},
 		"a grant and more":          {d: denied(authz.ReasonForbidden, mixed), requests: endpoint, want: `{"decision":false,"context":{` + no + `,"remedies":[[{"kind":"approval","name":"data-owner"},{"kind":"auth_level","level":2}]]}}`},
 		"one way or the other":      {d: denied(authz.ReasonForbidden, mixed, stepUp, approval), requests: endpoint, want: `{"decision":false,"context":{` + no + `,"remedies":[[{"kind":"approval","name":"data-owner"},{"kind":"auth_level","level":2}],[{"kind":"auth_level","level":2},{"kind":"auth_age","max_age":300}],[{"kind":"approval","name":"data-owner"}]],"step_up":{"acr_level":2,"max_age":300},` + request("approval:data-owner", "An approval by data-owner would allow this.") + `}}`},
+		"a remedy of nothing":       {d: denied(authz.ReasonForbidden, authz.Remedy{}), requests: endpoint, want: `{"decision":false,"context":{` + no + `,"remedies":[[]]}}`},
 		"nothing known of a denial": {d: authz.Decision{Reasons: []authz.Reason{{Code: "x\"y", Message: "\xff"}}}, want: `{"decision":false,"context":{"reason":"x\"y","reason_user":{"403":"�"}}}`},
 	} {
 		s := &script{decide: func(context.Context, authz.Request) (authz.Decision, error) { return tt.d, nil }}

@@ -57,6 +57,7 @@ func (q *question) request(e *exchange) authz.Request {
 		Input:       q.context.input,
 		Session:     q.context.session,
 		Gate:        e.api.Gate,
+		Advisory:    true,
 		Correlation: e.correlation(),
 	}
 }

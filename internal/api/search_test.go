@@ -135,6 +135,8 @@ func TestSearchForNothing(t *testing.T) {
 	}
 }
 
+const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
 // A page token is for one query, and nobody can make one.
 func TestPageTokenIsForItsQuery(t *testing.T) {
 	t.Parallel()
@@ -175,6 +177,13 @@ func TestPageTokenIsForItsQuery(t *testing.T) {
 		refused(name, a, "subject", with(body))
 	}
 	refused("another search", a, "action", `{"subject":{"type":"user","id":"a"},"resource":{"type":"record","id":"r1"},"page":{"token":"`+token+`"}}`)
+	// The subject is a part of the query when something else is wanted.
+	const mine = `{"subject":{"type":"user","id":"alice","properties":{"x":1}},"action":{"name":"read"},"resource":{"type":"record"},"page":{"limit":2}}`
+	onward := strings.Replace(mine, `"limit":2`, `"token":"`+*hunt(t, a, "resource", mine).Page.NextToken+`"`, 1)
+	hunt(t, a, "resource", onward)
+	s.asked = nil
+	refused("another subject", a, "resource", strings.Replace(onward, "alice", "bob", 1))
+	refused("another subject's properties", a, "resource", strings.Replace(onward, `"x":1`, `"x":2`, 1))
 	refused("another process", newAPI(t, api.Config{Decider: s}), "subject", with(same))
 	raw, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil {
@@ -189,6 +198,11 @@ func TestPageTokenIsForItsQuery(t *testing.T) {
 	}
 	for n := range raw {
 		refused(fmt.Sprintf("%d bytes", n+1), a, "subject", strings.Replace(same, "TOKEN", base64.RawURLEncoding.EncodeToString(raw[:n])+"AA", 1))
+	}
+	// Bits that no byte needs are not another way to write the same.
+	last := strings.IndexByte(alphabet, token[len(token)-1])
+	for spare := 1; len(raw)%3 != 0 && spare < 4; spare++ {
+		refused("spare bits", a, "subject", strings.Replace(same, "TOKEN", token[:len(token)-1]+alphabet[last+spare:last+spare+1], 1))
 	}
 	for _, bad := range []string{"x", "!!!!", token + "=", token + "A", " " + token, token + token} {
 		refused(bad, a, "subject", strings.Replace(same, "TOKEN", bad, 1))
