@@ -88,6 +88,8 @@ type Request struct {
 	Session string
 	// Gate names the enforcement point, for example "mcp-http".
 	Gate string
+	// Advisory says that whoever asks acts by itself and reports no outcome.
+	Advisory bool
 	// Correlation is the caller's own id of the request (a JSON-RPC id, an
 	// X-Request-ID), kept in the record for joining logs. Bounded by the gate.
 	Correlation string

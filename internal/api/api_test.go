@@ -150,7 +150,7 @@ func TestQuestionReachesThePDPAsItWasAsked(t *testing.T) {
 			Context: json.RawMessage(`{"session":"run-1","input":{"a":[1]},"ip":"::1"}`),
 		},
 		Action: "read", Resource: authz.Entity{Type: "record", ID: "r1"}, Input: json.RawMessage(`{"a":[1]}`),
-		Session: "run-1", Gate: "authzen", Correlation: "q-1",
+		Session: "run-1", Gate: "authzen", Advisory: true, Correlation: "q-1",
 	}
 	if d := cmp.Diff(s.asked, []authz.Request{want}, cmp.Comparer(func(a, b authz.Credential) bool { return a == b })); d != "" {
 		t.Errorf("the PDP was asked (-), want (+):\n%s", d)

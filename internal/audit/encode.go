@@ -107,6 +107,7 @@ func (w *jsonWriter) who(o *Who) {
 	w.someText("for", o.For)
 	w.someTexts("groups", o.Groups)
 	w.someText("auth", o.Auth)
+	w.someText("pep", o.PEP)
 	w.someText("session", o.Session)
 	w.someText("gate", o.Gate)
 	w.someText("correlation", o.Correlation)
@@ -128,6 +129,10 @@ func (w *jsonWriter) why(o *Why) {
 	w.textOf("mode", o.Mode)
 	w.key("released")
 	w.b = strconv.AppendBool(w.b, o.Released)
+	if o.Advised {
+		w.key("advised")
+		w.raw("true")
+	}
 	w.key("reasons")
 	w.reasons(o.Reasons)
 	w.policies(o.Policies)

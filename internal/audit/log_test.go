@@ -328,6 +328,9 @@ func TestLowDiskReleasesNothingAndStillRecords(t *testing.T) {
 	c := memoryConfig(t.TempDir(), d)
 	c.Reserve = 1 << 62
 	l := mustOpen(t, c)
+	if _, err := l.Append(t.Context(), advice("advised")); !errors.Is(err, audit.ErrLowDisk) {
+		t.Errorf("Append of advice: %v, want ErrLowDisk", err)
+	}
 	if _, err := l.Append(t.Context(), decision("a", true)); !errors.Is(err, audit.ErrLowDisk) {
 		t.Errorf("Append of a release: %v, want ErrLowDisk", err)
 	}
@@ -346,6 +349,7 @@ func TestRestartMarksOpenDecisionsAmbiguous(t *testing.T) {
 	l := mustOpen(t, memoryConfig(dir, d))
 	for _, r := range []audit.Record{
 		decision("open-1", true), decision("denied", false), decision("done", true), outcome("done"), decision("open-2", true),
+		advice("advised"), // whose outcome nobody will ever report
 	} {
 		if _, err := l.Append(t.Context(), r); err != nil {
 			t.Fatal(err)
@@ -361,13 +365,13 @@ func TestRestartMarksOpenDecisionsAmbiguous(t *testing.T) {
 		mustClose(t, l)
 	}
 	want := []string{
-		"started", "allow open-1", "deny denied", "allow done", "success done", "allow open-2",
+		"started", "allow open-1", "deny denied", "allow done", "success done", "allow open-2", "allow advised",
 		"started", "ambiguous open-1", "ambiguous open-2", "stopped", "started", "stopped",
 	}
 	if diff := cmp.Diff(want, crashed.acts(t)); diff != "" {
 		t.Errorf("stored (-want +got):\n%s", diff)
 	}
-	for i, want := range map[int]string{6: `"previous":"killed"`, 10: `"previous":"stopped"`} {
+	for i, want := range map[int]string{7: `"previous":"killed"`, 11: `"previous":"stopped"`} {
 		r, err := audit.Decode(crashed.stored()[i])
 		if err != nil {
 			t.Fatal(err)

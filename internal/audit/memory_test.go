@@ -125,6 +125,13 @@ func mustClose(t *testing.T, l *audit.Log) {
 	}
 }
 
+// advice is an allow to an enforcement point that reports no outcome.
+func advice(id string) audit.Record {
+	r := decision(id, true)
+	r.Why.Advised, r.Who.PEP = true, "edge"
+	return r
+}
+
 // decision is a record of the usual size.
 func decision(id string, released bool) audit.Record {
 	effect, code := "deny", authz.ReasonNoPermit

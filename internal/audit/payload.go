@@ -140,7 +140,8 @@ func (os *openings) check(c *commitments) error {
 type sealed struct {
 	kind       Kind
 	decision   string
-	released   bool
+	released   bool // it lets something happen
+	settles    bool // and an outcome will say what
 	head, tail []byte
 	payload    []byte
 }
@@ -159,7 +160,7 @@ func seal(r Record) (sealed, error) {
 		decision: r.Decision,
 		effect:   r.Effect,
 		version:  r.Version,
-		released: r.Kind == KindDecision && r.Why.Released,
+		released: r.Kind == KindDecision && r.Why.Released && !r.Why.Advised,
 	}
 	// One piece of memory for all of the record, usually large enough.
 	b := make([]byte, 0, 2048+len(r.Input)+len(r.System))
@@ -177,7 +178,8 @@ func seal(r Record) (sealed, error) {
 	return sealed{
 		kind:     r.Kind,
 		decision: r.Decision,
-		released: l.released,
+		released: r.Kind == KindDecision && r.Why.Released,
+		settles:  l.released,
 		payload:  b[:payload:payload],
 		head:     b[payload:head:head],
 		tail:     b[head:],

@@ -52,8 +52,11 @@ type Who struct {
 	For string `json:"for,omitempty"`
 	// Groups are the agent's groups when the decision was taken.
 	Groups []string `json:"groups,omitempty"`
-	// Auth is how the subject was verified: "key", "jwt", "local".
-	Auth        string `json:"auth,omitempty"`
+	// Auth is how the subject was verified: "key", "jwt", "local", or that an
+	// enforcement point named it: "asserted".
+	Auth string `json:"auth,omitempty"`
+	// PEP is the enforcement point of another process that asked.
+	PEP         string `json:"pep,omitempty"`
 	Session     string `json:"session,omitempty"`
 	Gate        string `json:"gate,omitempty"`
 	Correlation string `json:"correlation,omitempty"`
@@ -73,7 +76,10 @@ type Why struct {
 	// Mode is "enforce" or "observe".
 	Mode string `json:"mode"`
 	// Released says whether the action was let through: allowed, or observed.
-	Released bool              `json:"released"`
+	Released bool `json:"released"`
+	// Advised says that whoever asked acts by itself, and will not report an
+	// outcome.
+	Advised  bool              `json:"advised,omitempty"`
 	Reasons  []authz.Reason    `json:"reasons"`
 	Policies []authz.PolicyRef `json:"policies,omitempty"`
 	// Session is the snapshot that policy saw.

@@ -156,7 +156,7 @@ func (s *sealed) leafRoom() int { return 1 + len(s.head) + 20 + len(s.tail) }
 // oweNotRun adds the outcome of a released decision that was answered as a
 // denial although its record is durable.
 func (l *Log) oweNotRun(it *item, why string) {
-	if !it.released {
+	if !it.settles {
 		return
 	}
 	l.owed = append(l.owed, l.outcome(it.decision, authz.OutcomeNotRun, why))
