@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
@@ -18,7 +19,7 @@ func us() *server {
 	key, hash := identity.NewKey()
 	return &server{
 		name: "bailiwick", version: "this tree",
-		layout: "`bailiwick serve`, AuthZEN with a bearer key; groups and attributes in the server",
+		layout: "`bailiwick serve`, AuthZEN with a bearer key, every decision durable; groups and attributes in the server",
 		binary: func(ctx context.Context) (string, error) {
 			dir, err := filepath.Abs(cache)
 			if err != nil {
@@ -37,22 +38,56 @@ func us() *server {
 	}
 }
 
+// ourSchema is [cedarSchema] as an application: Cedar lets no namespace have
+// the plane's own names.
+const ourSchema = `namespace Bench {
+	entity group;
+	entity agent in [group] { clearance: Long };
+	entity tool { sensitivity: Long };
+	action call_tool appliesTo {
+		principal: [agent], resource: [tool],
+		context: { risk: Long, amount: Long, hour: Long },
+	};
+}
+`
+
+// ourNames are the names of [cedarPolicies] in the application.
+var ourNames = strings.NewReplacer(
+	`Group::`, `Bench::group::`, `Tool::`, `Bench::tool::`, `Action::`, `Bench::Action::`,
+	`(principal, action, resource)`, `(principal, action == Bench::Action::"call_tool", resource)`,
+)
+
 // writeUs writes the directory that bailiwick serves: the same policies as for
-// plain Cedar, the agents with their groups, and one agent more, the asking
-// gate, which has the key.
+// plain Cedar, the agents with their groups, and the asking gate.
 func writeUs(dir, addr, keyHash string, w *workload) error {
-	var agents strings.Builder
-	fmt.Fprintf(&agents, "agents:\n  - id: gate\n    key: %q\n", keyHash)
-	for i := range w.agents {
-		fmt.Fprintf(&agents, "  - id: a%d\n    groups: [%s]\n", i, strings.Join(w.groupNames(i), ", "))
-	}
 	errs := []error{os.MkdirAll(filepath.Join(dir, "policies"), 0o755)}
-	for name, text := range map[string]string{
-		"bailiwick.yaml":       fmt.Sprintf("listen: %q\n", addr),
-		"agents.yaml":          agents.String(),
-		"policies/rules.cedar": cedarPolicies(w),
-	} {
+	for name, text := range ourFiles(addr, keyHash, w) {
 		errs = append(errs, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
 	return errors.Join(errs...)
+}
+
+func ourFiles(addr, keyHash string, w *workload) map[string]string {
+	var entities strings.Builder
+	entities.WriteString("entities:\n")
+	for t, s := range w.sensitivity {
+		fmt.Fprintf(&entities, "  - {type: Bench::tool, id: t%d, attributes: {sensitivity: %d}}\n", t, s)
+	}
+	for g := range w.groups {
+		fmt.Fprintf(&entities, "  - {type: Bench::group, id: g%d}\n", g)
+	}
+	for i, a := range w.agents {
+		var parents []string
+		for _, g := range slices.Compact(slices.Sorted(slices.Values(a.groups))) {
+			parents = append(parents, fmt.Sprintf("{type: Bench::group, id: g%d}", g))
+		}
+		fmt.Fprintf(&entities, "  - {type: Bench::agent, id: a%d, attributes: {clearance: %d}, parents: [%s]}\n", i, a.clearance, strings.Join(parents, ", "))
+	}
+	return map[string]string{
+		"bailiwick.yaml":       fmt.Sprintf("listen: %q\nentities: {files: [entities.yaml]}\n", addr),
+		"agents.yaml":          fmt.Sprintf("peps:\n  - {id: gate, key: %q, application: Bench, subjects: [agent]}\n", keyHash),
+		"schema.cedarschema":   ourSchema,
+		"policies/rules.cedar": ourNames.Replace(cedarPolicies(w)),
+		"entities.yaml":        entities.String(),
+	}
 }
