@@ -374,3 +374,77 @@ func TestHealthSaysWhetherItCanDecide(t *testing.T) {
 		t.Errorf("with a fault: %v %v", s, err)
 	}
 }
+
+// What could not be read is asked about all the same: the attempt is on the
+// record, an allow of it is withdrawn, and who is denied for another reason
+// learns nothing of the API.
+func TestWhatCannotBeReadIsOnTheRecordAndTellsStrangersNothing(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		change func(*authv3.CheckRequest)
+		action string
+		input  string
+		detail string
+	}{
+		{"no operation", path("/v1/" + strings.Repeat("a", 300)), "pets/GET /v1/" + strings.Repeat("a", 252) + "…", "", "No operation"},
+		{"no argument", path("/v1/pets/7?other=1"), "pets/getPet", "null", "not known to the operation"},
+	} {
+		req := sample(t, "get")
+		tt.change(req)
+		e := serve(t, allowAll, nil)
+		r := e.check(t, req)
+		if got := e.last(); allows(r) || got.Action != tt.action || string(got.Input) != tt.input {
+			t.Errorf("%s: decided %s %s: %v", tt.name, got.Action, got.Input, r)
+		}
+		if len(e.outcomes) != 1 || e.outcomes[0].Status != authz.OutcomeNotRun || e.outcomes[0].Decision != "d1" {
+			t.Errorf("%s: outcomes %v", tt.name, e.outcomes)
+		}
+		if body := r.GetDeniedResponse().GetBody(); !strings.Contains(body, tt.detail) {
+			t.Errorf("%s: %s", tt.name, body)
+		}
+		e = serve(t, denies(authz.ReasonUnauthenticated), nil)
+		if d := e.check(t, req).GetDeniedResponse(); d.GetStatus().GetCode() != 401 || strings.Contains(d.GetBody(), tt.detail) {
+			t.Errorf("%s: a stranger is told %v", tt.name, d)
+		}
+	}
+}
+
+// A fault that comes with a denial is told as that denial.
+func TestAFaultKeepsItsDenial(t *testing.T) {
+	t.Parallel()
+	e := serve(t, func(context.Context, authz.Request) (authz.Decision, error) {
+		return authz.Deny(authz.ReasonAuditDown, "It could not be recorded."), errors.New("disk full")
+	}, nil)
+	if d := e.check(t, sample(t, "get")).GetDeniedResponse(); d.GetStatus().GetCode() != 503 || !strings.Contains(d.GetBody(), authz.ReasonAuditDown) {
+		t.Errorf("got %v", d)
+	}
+}
+
+// The API with the longest prefix is meant where hosts are shared.
+func TestAnAPIIsFoundByHostAndPrefix(t *testing.T) {
+	t.Parallel()
+	e := serve(t, allowAll, func(c *extauthz.Config) {
+		r := c.APIs[0].Router
+		c.APIs = []extauthz.API{
+			{Name: "all", Router: r, Hosts: []string{"pets.test"}}, {Name: "v1", Router: r, Hosts: []string{"pets.test"}, Prefix: "/v1"},
+			{Name: "nowhere", Router: r},
+		}
+	})
+	for target, want := range map[string]string{"/v1/pets/7": "v1/getPet", "/pets/7": "all/getPet", "/v1x/pets": "all/GET /v1x/pets"} {
+		req := sample(t, "get")
+		delete(req.Attributes.ContextExtensions, "bailiwick.api")
+		path(target)(req)
+		e.check(t, req)
+		if got := e.last().Action; got != want {
+			t.Errorf("%s: %s, want %s", target, got, want)
+		}
+	}
+	req := sample(t, "get")
+	delete(req.Attributes.ContextExtensions, "bailiwick.api")
+	httpOf(req).Host = "other.test"
+	delete(httpOf(req).Headers, ":authority")
+	if r := e.check(t, req); allows(r) || !strings.Contains(r.GetDeniedResponse().GetBody(), "not_found") {
+		t.Errorf("a host of no API: %v", r)
+	}
+}

@@ -24,7 +24,9 @@ type web struct {
 func serveHTTP(t testing.TB, decide func(context.Context, authz.Request) (authz.Decision, error)) *web {
 	t.Helper()
 	w := &web{script: &script{decide: decide}, log: &bytes.Buffer{}}
-	gate, err := extauthz.New(config(t, w.script, w.log))
+	c := config(t, w.script, w.log)
+	c.Body = 1 << 16
+	gate, err := extauthz.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,6 +92,7 @@ func TestEnvoyOverHTTPIsDecidedOnTheOriginalPath(t *testing.T) {
 		"no word on it":      {"POST", "/ext_authz/pets/v1/pets", "{}", body[:3], 403},
 		"both words":         {"POST", "/ext_authz/pets/v1/pets", "{}", append(body[:4:4], "X-Envoy-Auth-Partial-Body: true"), 403},
 		"no body":            {"POST", "/ext_authz/pets/v1/pets", "", body, 403},
+		"large body":         {"POST", "/ext_authz/pets/v1/pets", `"` + strings.Repeat("x", 1<<16) + `"`, body, 403},
 		"body of none":       {"DELETE", "/ext_authz/pets/v1/pets/7", "x", []string{asGateway, asAgent}, 403},
 		"dots":               {"GET", "/ext_authz/pets/v1/pets/../pets/7", "", body[:2], 403},
 		"dots in the prefix": {"GET", "/ext_authz/other/../pets/v1/pets/7", "", body[:2], 403},
