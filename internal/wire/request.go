@@ -39,6 +39,9 @@ func (w *writer) request(name string, req *authz.Request) {
 	w.text("definition", req.Definition)
 	w.text("session", req.Session)
 	w.text("gate", req.Gate)
+	if req.Advisory {
+		w.bool("advisory", true)
+	}
 	w.text("correlation", req.Correlation)
 	if a := req.Asserted; a != nil {
 		w.open("asserted")
@@ -81,6 +84,8 @@ func (f *form) request() (req authz.Request) {
 			req.Session = f.text(member)
 		case "gate":
 			req.Gate = f.text(member)
+		case "advisory":
+			req.Advisory = f.bool(member)
 		case "correlation":
 			req.Correlation = f.text(member)
 		case "asserted":

@@ -134,6 +134,9 @@ func (d *Decider) post(ctx context.Context, path string, body []byte, status int
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch {
+	case ctx.Err() != nil:
+		// What came while the connection was being closed may look whole.
+		return nil, fmt.Errorf("read answer: %w", context.Cause(ctx))
 	case resp.StatusCode != status:
 		return nil, statusError(resp.StatusCode)
 	case err != nil:
