@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -104,33 +105,52 @@ func DiffCatalog(ctx context.Context, c *Config, servers []string) ([]ServerDiff
 	if len(servers) == 0 {
 		servers = c.Servers()
 	}
-	upstreams := make([]mcp.Server, len(servers))
+	list := make([]func(context.Context) ([]json.RawMessage, error), len(servers))
 	for i, name := range servers {
-		if upstreams[i], err = c.Server(name); err != nil {
+		if list[i], err = c.lister(name); err != nil {
 			return nil, err
 		}
 	}
 	diffs := make([]ServerDiff, len(servers))
 	slots := make(chan struct{}, 4)
 	var wg sync.WaitGroup
-	for i, up := range upstreams {
+	for i, name := range servers {
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			diffs[i] = diffServer(ctx, lock, up)
+			diffs[i] = diffServer(ctx, lock, name, list[i])
 		})
 	}
 	wg.Wait()
 	return diffs, ctx.Err()
 }
 
-func diffServer(ctx context.Context, lock *catalog.Lock, up mcp.Server) ServerDiff {
+// lister is how the definitions of a server's operations are found out: a
+// server is asked, and of an API the document is read.
+func (c *Config) lister(name string) (func(context.Context) ([]json.RawMessage, error), error) {
+	if a, ok := c.APIs[name]; ok {
+		return func(context.Context) ([]json.RawMessage, error) {
+			doc, err := a.document()
+			if err != nil {
+				return nil, err
+			}
+			return doc.Definitions(), nil
+		}, nil
+	}
+	up, err := c.Server(name)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) ([]json.RawMessage, error) { return mcp.ListTools(ctx, up) }, nil
+}
+
+func diffServer(ctx context.Context, lock *catalog.Lock, name string, list func(context.Context) ([]json.RawMessage, error)) ServerDiff {
 	ctx, cancel := context.WithTimeout(ctx, listToolsTimeout)
 	defer cancel()
-	d := ServerDiff{Server: up.Name}
-	defs, err := mcp.ListTools(ctx, up)
+	d := ServerDiff{Server: name}
+	defs, err := list(ctx)
 	if err == nil {
-		d.Tools, err = lock.Seen(up.Name, defs)
+		d.Tools, err = lock.Seen(name, defs)
 	}
 	if err != nil {
 		d.Error = err.Error()

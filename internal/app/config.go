@@ -4,12 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
-	"sort"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -81,6 +82,12 @@ type Config struct {
 	// Upstreams are the MCP servers behind the gateway, by name.
 	Upstreams map[string]Upstream `yaml:"upstreams"`
 
+	// APIs are HTTP APIs by name, each described by an OpenAPI document. Those
+	// with a url are reached through the gateway at /api/<name>/.
+	APIs map[string]API `yaml:"apis"`
+	// ExtAuthz answers other people's gateways about the APIs.
+	ExtAuthz ExtAuthz `yaml:"ext_authz"`
+
 	// dir is the directory of the file.
 	dir string
 }
@@ -124,6 +131,34 @@ type Upstream struct {
 	// TokenFile holds a bearer token for the upstream. The client's token is
 	// never forwarded.
 	TokenFile string `yaml:"token_file"`
+}
+
+// An API is an HTTP API.
+type API struct {
+	// OpenAPI is the file of its OpenAPI 3 document. Required.
+	OpenAPI string `yaml:"openapi"`
+	// URL is where the document's paths begin. Empty: only other people's
+	// gateways stand before it.
+	URL string `yaml:"url"`
+	// CredentialFile holds what the gateway shows the API, all of the header's
+	// value ("Bearer …"). Agents never see it.
+	CredentialFile string `yaml:"credential_file"`
+	// Header is the header that it is shown in. Default "Authorization".
+	Header string `yaml:"header"`
+	// Hosts are the hosts by which other people's gateways know it, and Prefix
+	// what precedes the document's paths there.
+	Hosts  []string `yaml:"hosts"`
+	Prefix string   `yaml:"prefix"`
+}
+
+// An ExtAuthz is where Envoy asks (ext_authz v3 over gRPC). Gateways that ask
+// over HTTP do so at the main address.
+type ExtAuthz struct {
+	// Listen is the gRPC address. Empty: there is none.
+	Listen string `yaml:"listen"`
+	// Peers are agents by the principal of their certificate, as Envoy gives it
+	// (a SPIFFE id).
+	Peers map[string]string `yaml:"peers"`
 }
 
 var serverName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
@@ -196,6 +231,16 @@ func (c *Config) fillDefaults() {
 			c.Issuers[i].AgentClaim = "sub"
 		}
 	}
+	for name, a := range c.APIs {
+		a.OpenAPI = c.path(a.OpenAPI)
+		if a.CredentialFile != "" {
+			a.CredentialFile = c.path(a.CredentialFile)
+		}
+		if a.Header == "" {
+			a.Header = "Authorization"
+		}
+		c.APIs[name] = a
+	}
 	for name, u := range c.Upstreams {
 		if u.Command != "" && u.Cwd == "" {
 			u.Cwd = c.dir
@@ -245,9 +290,19 @@ func (c *Config) check() error {
 			errs = append(errs, err)
 		}
 	}
-	for _, name := range c.Servers() {
+	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
 		if err := checkUpstream(name, c.Upstreams[name]); err != nil {
 			errs = append(errs, err)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.APIs)) {
+		if err := c.checkAPI(name, c.APIs[name]); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if c.ExtAuthz.Listen != "" {
+		if _, _, err := net.SplitHostPort(c.ExtAuthz.Listen); err != nil {
+			errs = append(errs, fmt.Errorf("ext_authz: listen: %q is not an address like 127.0.0.1:7431", c.ExtAuthz.Listen))
 		}
 	}
 	return errors.Join(errs...)
@@ -297,16 +352,38 @@ func checkUpstream(name string, u Upstream) error {
 	return nil
 }
 
+func (c *Config) checkAPI(name string, a API) error {
+	_, taken := c.Upstreams[name]
+	switch {
+	case !serverName.MatchString(name) || strings.Contains(name, "__") || name == "mcp":
+		return fmt.Errorf("apis: %q is not an API's name: letters, digits, '-' and '_', at most 64, without '__'", name)
+	case taken:
+		return fmt.Errorf("apis: %s is the name of an upstream too; policies could not tell them apart", name)
+	case a.OpenAPI == c.dir:
+		return fmt.Errorf("apis: %s needs an OpenAPI document: openapi", name)
+	case a.URL == "" && a.CredentialFile != "":
+		return fmt.Errorf("apis: %s: credential_file is shown to the url, and there is none", name)
+	}
+	return nil
+}
+
 func isLoopback(host string) bool {
 	return host == "localhost" || host == "127.0.0.1" || host == "::1"
 }
 
-// Servers are the names of the upstreams, sorted.
+// Servers are the names of the upstreams and of the APIs, sorted: all that has
+// operations to pin.
 func (c *Config) Servers() []string {
-	names := make([]string, 0, len(c.Upstreams))
-	for n := range c.Upstreams {
-		names = append(names, n)
-	}
-	sort.Strings(names)
-	return names
+	return slices.Sorted(func(yield func(string) bool) {
+		for n := range c.Upstreams {
+			if !yield(n) {
+				return
+			}
+		}
+		for n := range c.APIs {
+			if !yield(n) {
+				return
+			}
+		}
+	})
 }

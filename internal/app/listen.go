@@ -7,11 +7,14 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/api"
+	"github.com/bailiwick-dev/bailiwick/internal/pep/extauthz"
+	"github.com/bailiwick-dev/bailiwick/internal/pep/httpgate"
 )
 
 // Listen begins to serve the gateway and the decision API over HTTP.
@@ -29,17 +32,30 @@ func (n *Node) Listen() error {
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(n.logger.Handler(), slog.LevelWarn),
 	}
-	if n.config.TLS.Cert != "" {
-		c := &certificate{TLS: n.config.TLS}
-		if _, err := c.get(nil); err != nil {
-			return fmt.Errorf("tls: %w", err)
-		}
-		n.server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get, NextProtos: []string{"h2", "http/1.1"}}
+	n.served = make(chan error, 2)
+	if n.server.TLSConfig, err = n.tls("h2", "http/1.1"); err != nil {
+		return err
+	}
+	if err := n.listenEnvoy(); err != nil {
+		return err
+	}
+	if n.server.TLSConfig != nil {
 		l = tls.NewListener(l, n.server.TLSConfig)
 	}
-	n.served = make(chan error, 1)
 	go func() { n.served <- n.server.Serve(l) }()
 	return nil
+}
+
+// tls is how to speak TLS, or nil if that is not wanted.
+func (n *Node) tls(protocols ...string) (*tls.Config, error) {
+	if n.config.TLS.Cert == "" {
+		return nil, nil
+	}
+	c := &certificate{TLS: n.config.TLS}
+	if _, err := c.get(nil); err != nil {
+		return nil, fmt.Errorf("tls: %w", err)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get, NextProtos: protocols}, nil
 }
 
 // handler is everything that is served on the one address.
@@ -61,7 +77,23 @@ func (n *Node) handler() (http.Handler, error) {
 	mux.Handle("/.well-known/authzen-configuration/", decisions)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", n.ready)
-	return mux, nil
+	// A multiplexer cleans paths, and what is decided about is the path as it is.
+	raw := map[string]http.Handler{}
+	if n.apis != nil {
+		raw[httpgate.Prefix] = n.apis
+	}
+	if n.gateways != nil {
+		raw[extauthz.EnvoyPrefix], raw[extauthz.NginxPrefix], raw[extauthz.ForwardPrefix] = n.gateways, n.gateways, n.gateways
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for prefix, h := range raw {
+			if strings.HasPrefix(r.RequestURI, prefix) {
+				h.ServeHTTP(w, r)
+				return
+			}
+		}
+		mux.ServeHTTP(w, r)
+	}), nil
 }
 
 // ready says whether a decision could be recorded and a policy is in force.

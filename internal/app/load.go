@@ -93,7 +93,11 @@ func LoadVersion(c *Config) (*pdp.Version, error) {
 	if err != nil {
 		return nil, fmt.Errorf("compile policies: %w", err)
 	}
-	return &pdp.Version{Catalog: cat, Program: program}, nil
+	v, err := pdp.NewVersion(cat, program)
+	if err != nil {
+		return nil, fmt.Errorf("check catalogue: %w", err)
+	}
+	return v, nil
 }
 
 // LoadAgents reads the agents file. A missing file is an empty registry.

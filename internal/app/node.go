@@ -6,19 +6,25 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
+
+	"google.golang.org/grpc"
 
 	"github.com/bailiwick-dev/bailiwick/internal/audit"
 	"github.com/bailiwick-dev/bailiwick/internal/entity"
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
 	"github.com/bailiwick-dev/bailiwick/internal/pdp"
+	"github.com/bailiwick-dev/bailiwick/internal/pep/extauthz"
+	"github.com/bailiwick-dev/bailiwick/internal/pep/httpgate"
 	"github.com/bailiwick-dev/bailiwick/internal/pep/mcpgate"
 	"github.com/bailiwick-dev/bailiwick/internal/session"
 	"github.com/bailiwick-dev/bailiwick/internal/store"
@@ -44,6 +50,9 @@ type Node struct {
 	sessions *session.Tracker
 	entities *entity.Directory
 	live     *live
+	apis     *httpgate.Gate // nil: no API is behind the gateway
+	gateways *extauthz.Gate // nil: there is no API to ask about
+	envoy    *grpc.Server   // nil: not listening
 	server   *http.Server
 	listener net.Listener
 	stop     context.CancelFunc
@@ -92,7 +101,7 @@ func (n *Node) start(ctx context.Context) error {
 		return err
 	}
 	n.PDP, err = pdp.New(pdp.Config{
-		Identity: verifier, Sessions: n.sessions, Policies: n.live, Log: n.log, Observe: c.Mode == "observe",
+		Identity: verifier, Sessions: n.sessions, Policies: n.live, Log: n.log, Logger: n.logger, Observe: c.Mode == "observe",
 		Entities: views{n.entities}, Elevations: c.Elevations, MaxInFlight: c.MaxInFlight,
 	})
 	if err != nil {
@@ -102,6 +111,9 @@ func (n *Node) start(ctx context.Context) error {
 		if n.Gate, err = n.newGate(); err != nil {
 			return err
 		}
+	}
+	if err := n.openAPIs(); err != nil {
+		return err
 	}
 	tasks, stop := context.WithCancel(context.WithoutCancel(ctx))
 	n.stop = stop
@@ -151,7 +163,7 @@ func openEvidence(ctx context.Context, c *Config, logger *slog.Logger) (*audit.L
 func (n *Node) newGate() (*mcpgate.Gate, error) {
 	c := n.config
 	upstreams := make([]mcp.Server, 0, len(c.Upstreams))
-	for _, name := range c.Servers() {
+	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
 		s, err := c.Server(name)
 		if err != nil {
 			return nil, err
@@ -237,6 +249,12 @@ func (n *Node) Close(ctx context.Context) error {
 	var errs []error
 	if n.Gate != nil {
 		errs = append(errs, n.Gate.Close(ctx))
+	}
+	if n.apis != nil {
+		errs = append(errs, n.apis.Close(ctx))
+	}
+	if n.envoy != nil {
+		n.envoy.Stop() // whoever waits for an answer is denied by its gateway
 	}
 	if n.server != nil {
 		if err := n.server.Shutdown(ctx); err != nil {

@@ -38,6 +38,7 @@ type Catalog struct {
 	operations []*Operation
 	byAction   map[string]*Operation
 	conflicts  []Conflict
+	bound      map[string]string // server → application
 	schema     []byte
 	ast        *ast.Schema
 	types      *resolved.Schema
@@ -73,6 +74,7 @@ func New(cfg Config) (*Catalog, error) {
 		b.method(m)
 	}
 	b.applications(cfg.Schema)
+	b.bind()
 	if err := joinProblems(b.problems); err != nil {
 		return nil, err
 	}
@@ -99,6 +101,15 @@ func (c *Catalog) SchemaJSON() ([]byte, error) {
 func (c *Catalog) Operation(action string) (*Operation, bool) {
 	o, ok := c.byAction[action]
 	return o, ok
+}
+
+// Bound is the application in which what is asked of a server must be allowed
+// too; empty if the operator has bound it to none.
+func (c *Catalog) Bound(server string) string {
+	if a, ok := c.bound[server]; ok {
+		return a
+	}
+	return c.bound[anyServer]
 }
 
 // Operations are all operations, sorted by action.
@@ -146,7 +157,7 @@ func (b *builder) tool(p Pin) {
 	word, problems := b.overlay.word(b.lock, p.Server, p.Tool)
 	b.problems = append(b.problems, problems...)
 	o := &Operation{
-		Action: p.Server + "/" + p.Tool, Server: p.Server, Tool: p.Tool, Digest: p.Digest,
+		Action: p.Server + "/" + p.Tool, Server: p.Server, Tool: p.Tool, Digest: p.Digest, Definition: p.Definition,
 		Title: d.title, Description: d.description,
 		Effects: unclassified(), Groups: word.groups, Labels: word.labels,
 		input: d.input.root, round: word.numbers == "round",
@@ -174,6 +185,22 @@ func (b *builder) tool(p Pin) {
 	}
 	b.action(o, ast.TypeRef(s.ident), resources)
 	b.add(o)
+}
+
+// bind checks the applications that servers are bound to.
+func (b *builder) bind() {
+	b.catalog.bound = map[string]string{}
+	for _, server := range sortedNames(b.overlay.file.Servers) {
+		application := b.overlay.coaz(server)
+		if application == "" {
+			continue
+		}
+		if b.out[types.Path(application)] == nil {
+			b.problems = append(b.problems, b.overlay.problem([]string{"servers", server, "coaz"},
+				"servers.%s.coaz: the schema has no namespace %q", server, application))
+		}
+		b.catalog.bound[server] = application
+	}
 }
 
 // authority checks the arguments that the operator says carry authority.

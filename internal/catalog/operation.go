@@ -44,9 +44,10 @@ type Operation struct {
 	Tool   string
 	// Method is the method of the protocol. Empty for a tool.
 	Method string
-	// Digest is the digest ([authz.Digest]) of the pinned definition. Empty
-	// for a method.
-	Digest string
+	// Digest is the digest ([authz.Digest]) of the pinned definition, and
+	// Definition the definition itself. Empty for a method.
+	Digest     string
+	Definition json.RawMessage
 	// Title and Description are the tool's as its server gave them: untrusted
 	// text.
 	Title       string

@@ -36,6 +36,10 @@ type serverRules struct {
 	// Outputs is said of everything that the server returns: tools, resources
 	// and prompts.
 	Outputs outputRules `yaml:"outputs"`
+	// Coaz binds the server to an application of the operator's schema: what is
+	// asked of the server must be allowed there too, as the COAZ-MCP mappings
+	// say, the server's own among them.
+	Coaz string `yaml:"coaz"`
 	// Tools holds what is said by tool: a name, or a pattern with "*".
 	Tools map[string]toolRules `yaml:"tools"`
 }
@@ -80,6 +84,14 @@ func (r outputRules) labels() []string {
 		return append([]string{LabelUntrusted}, r.Labels...)
 	}
 	return r.Labels
+}
+
+// coaz is the application that a server is bound to.
+func (o *Overlay) coaz(server string) string {
+	if a := o.file.Servers[server].Coaz; a != "" {
+		return a
+	}
+	return o.file.Servers[anyServer].Coaz
 }
 
 // ParseOverlay reads catalog.yaml. Unknown keys and values are errors that

@@ -18,7 +18,10 @@
 // one array, because each closure is a cache miss. So a rule is 32 bytes, an
 // instruction 16, both in arrays in the order in which the index visits them,
 // and entities in scopes are small integers. What a request touches more than
-// once (attributes, ancestors) is found once and kept by slot or by mark.
+// once (attributes, ancestors) is found once and kept by slot or by mark. What
+// requests have in common is worked out before any of them: a [World] is
+// numbered once for a program. What few policies need is not made at all: a
+// context may come as [Fields]. Together these took two thirds of a decision.
 package engine
 
 import (

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/policy"
@@ -285,5 +286,21 @@ func TestLargeHierarchies(t *testing.T) {
 	req.Entities[top] = types.Entity{Parents: types.NewEntityUIDSet(types.NewEntityUID("Server", "top"))}
 	if a := p.Authorize(req); len(a.Determining) != 1 || a.Determining[0].ID != "b" {
 		t.Errorf("got %+v", a)
+	}
+}
+
+// What policies share is kept once: copies of it would not stay in a cache.
+func TestConstantsAreShared(t *testing.T) {
+	t.Parallel()
+	p := mustCompile(t, `
+@id("a") permit (principal, action, resource) when { context.input.to like "b*" && context.input.to == "bob" && context.labels.contains("x") };
+@id("b") permit (principal, action, resource) when { context.input.to like "b*" && context.input.to == "bob" && context.labels.contains("x") };
+@id("c") permit (principal, action, resource) when { context.input.to like "b\*" && principal == Agent::"bob" && context.labels.contains("y") };`)
+	if patterns, consts := len(p.code.patterns), len(p.code.consts); patterns != 2 || consts != 4 {
+		t.Errorf("%d patterns and %d constants", patterns, consts)
+	}
+	a := p.Authorize(bankRequest(1, types.String("x")))
+	if d := cmp.Diff([]string{"a", "b"}, ids(a.Determining)); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
 	}
 }

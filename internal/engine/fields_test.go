@@ -5,6 +5,10 @@ import (
 	"testing"
 
 	"github.com/cedar-policy/cedar-go/types"
+	"github.com/cedar-policy/cedar-go/x/exp/ast"
+
+	"github.com/bailiwick-dev/bailiwick/authz"
+	"github.com/bailiwick-dev/bailiwick/internal/policy"
 )
 
 // asFields returns a request that gives its context as fields.
@@ -47,10 +51,21 @@ func TestFieldsAreTheRecord(t *testing.T) {
 			t.Fatalf("without fields: got %s, want %s", got, want)
 		}
 	}
-	// No field is not the same as no fields.
-	req := &Request{Fields: Fields{}, Context: w.context()}
-	if got := req.Record(); got.Len() != 0 {
-		t.Errorf("got %s", got)
+}
+
+func TestNoFieldIsNotTheSameAsNoFields(t *testing.T) {
+	t.Parallel()
+	has := ast.Context().Has("n")
+	for name, condition := range map[string]ast.Node{"compiled": has, "by cedar-go": has.And(ast.Principal().HasTag(ast.String("x"))).Or(has)} {
+		p := compile([]*policy.Policy{{ID: "p", Effect: policy.Permit, AST: ast.Permit().When(condition)}}, nil)
+		req := &Request{Context: types.NewRecord(types.RecordMap{"n": types.Long(1)})}
+		if a := p.Authorize(req); !a.Allow {
+			t.Errorf("%s: denied with a context: %v", name, a)
+		}
+		req.Fields = Fields{}
+		if a := p.Authorize(req); a.Code != authz.ReasonNoPermit || req.Record().Len() != 0 {
+			t.Errorf("%s: the context was looked at: %v", name, a)
+		}
 	}
 }
 
@@ -83,6 +98,9 @@ func TestTheContextIsBuiltOnce(t *testing.T) {
 		t.Error("the pool keeps what was built for a request")
 	}
 	s.start(asFields(bankRequest(7)))
+	if len(s.built) != 0 {
+		t.Errorf("what was built for earlier requests adds up: %d", len(s.built))
+	}
 	want := bankRequest(7).Context
 	if got := s.context(); !got.Equal(want) {
 		t.Errorf("got %s, want %s", got, want)

@@ -118,12 +118,9 @@ func (s *scratch) start(req *Request) {
 }
 
 func (p *Program) end(s *scratch) {
-	// The pool must not keep a request alive. Single values may stay in the
-	// slots until they are overwritten.
+	// The pool must not keep a request alive. Single values and fields may stay
+	// in the slots until they are overwritten.
 	s.req, s.bound = nil, nil
-	for i := range s.subjects {
-		s.subjects[i].keys = nil
-	}
 	clear(s.built)
 	s.record = types.Record{}
 	p.pool.Put(s)

@@ -39,6 +39,7 @@ namespace Records {
   } tags String;
   entity document in [folder] = { owner: user, title?: String };
   entity folder in [folder];
+  entity room in [level];
 }
 action read appliesTo { principal: [Agent, Records::user], resource: [Records::document, Records::folder], context: {} };
 `
@@ -218,6 +219,8 @@ func TestFilesAreStrict(t *testing.T) {
 		{"no parents at all", "entities:\n- {type: Group, id: g, parents: [{type: Group, id: h}]}\n", `parents.0: an entity of type Group cannot be in one of type Group; the schema lets it be in none`},
 		{"a parent that is none", user("  parents: [ops]\n"), `parents.0: is not an entity: {"type": "…", "id": "…"}`},
 		{"parents that are no list", user("  parents: {type: Records::team, id: ops}\n"), `parents is not an array`},
+		{"an id alone", "entities:\n- {type: Records::user, id: bob, attributes: {role: a, manager: eve}}\n", `manager is not an entity: {"type": "…", "id": "…"}`},
+		{"a parent that is not listed", "entities:\n- {type: Records::room, id: r, parents: [{type: Records::level, id: mid}]}\n", `parents.0: Records::level lists no such entity`},
 		{"tags", "entities:\n- {type: Records::team, id: t, tags: {a: b}}\n", `tags: a is not known`},
 		{"wrong tags", user("  tags: {a: 1}\n"), `tags: a is not a string`},
 		{"twice", user("") + "- {type: Records::user, id: bob, attributes: {role: b}}\n", `users.yaml:5: Records::user::"bob": is already at users.yaml:2`},

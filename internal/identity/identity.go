@@ -3,6 +3,7 @@ package identity
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -33,6 +34,9 @@ type Subject struct {
 	Level int64
 	// Authenticated is when a person last did so (auth_time). Zero: not known.
 	Authenticated time.Time
+	// Claims are the verified claims of the token, a JSON object. Empty for what
+	// is no token.
+	Claims json.RawMessage
 }
 
 // The methods of proof.

@@ -137,6 +137,10 @@ func TestTokenProvesTheAgent(t *testing.T) {
 			if err != nil && !errors.Is(err, ErrUnauthenticated) {
 				t.Errorf("error %v does not say unauthenticated", err)
 			}
+			if tt.ok && !strings.Contains(string(got.Claims), `"sub":"billing-bot"`) {
+				t.Errorf("claims: %s", got.Claims)
+			}
+			got.Claims = nil
 			if d := cmp.Diff(got, tt.want); d != "" {
 				t.Error(d)
 			}

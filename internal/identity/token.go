@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -127,10 +128,11 @@ func (i *issuer) verify(ctx context.Context, token string) (Subject, time.Time, 
 		return Subject{}, none, fmt.Errorf("%w: %w", ErrUnauthenticated, err)
 	}
 	var claims map[string]any
-	if err := t.Claims(&claims); err != nil {
+	var raw json.RawMessage
+	if err := errors.Join(t.Claims(&claims), t.Claims(&raw)); err != nil {
 		return Subject{}, none, fmt.Errorf("read claims: %w: %w", ErrUnauthenticated, err)
 	}
-	s := Subject{Method: MethodJWT, Level: LevelProven}
+	s := Subject{Method: MethodJWT, Level: LevelProven, Claims: raw}
 	if acr, ok := claims["acr"].(string); ok {
 		s.Level = max(s.Level, i.Levels[acr])
 	}

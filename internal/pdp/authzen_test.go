@@ -380,11 +380,14 @@ func TestLookedUpEntities(t *testing.T) {
 // record.
 func TestTooManyAreRefusedAndCounted(t *testing.T) {
 	schema, cedar := fixture(t)
-	dir := newDirectory(t, nil, things(a("Records::user", "bob", nil)))
+	dir := newDirectory(t, nil, things(
+		a("Records::user", "bob", types.RecordMap{"role": types.String("admin")}),
+		a("Records::record", "record-2", types.RecordMap{"status": types.String("archived")}),
+	))
 	entered, leave := make(chan struct{}), make(chan struct{})
 	dir.fail = func(context.Context) error { entered <- struct{}{}; <-leave; return nil }
 	p := withPEPs(t, dir, applicationVersion(t, schema, cedar), func(c *pdp.Config) { c.MaxInFlight, c.Deadline = 1, time.Minute })
-	req := p.asks("records", "user/bob", "read", "record/record-1")
+	req := p.asks("records", "user/bob", "write", "record/record-2")
 	first := make(chan authz.Decision, 1)
 	go func() {
 		d, err := p.Decide(context.WithoutCancel(t.Context()), req)
@@ -393,7 +396,11 @@ func TestTooManyAreRefusedAndCounted(t *testing.T) {
 		}
 		first <- d
 	}()
-	<-entered
+	select {
+	case <-entered:
+	case <-time.After(30 * time.Second):
+		t.Fatal("nothing is looked up")
+	}
 	for range 3 {
 		if d, err := p.Decide(t.Context(), req); d.Allow || d.Code() != authz.ReasonOverloaded || err != nil {
 			t.Errorf("%+v, %v", d, err)

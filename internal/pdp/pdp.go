@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/audit"
 	"github.com/bailiwick-dev/bailiwick/internal/catalog"
+	"github.com/bailiwick-dev/bailiwick/internal/coaz"
 	"github.com/bailiwick-dev/bailiwick/internal/engine"
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/pep"
@@ -34,6 +36,8 @@ type PolicySource interface {
 type Version struct {
 	Catalog *catalog.Catalog
 	Program *engine.Program
+
+	mappings map[string]*coaz.Mapping // that tools of bound servers declare
 }
 
 // Digest is the content address of the version.
@@ -86,6 +90,8 @@ type Config struct {
 	// Observe lets through what policy denies, on the record. It never lets
 	// through an unverified caller or an unrecorded action.
 	Observe bool
+	// Logger is told of what must not happen. Default: nobody is.
+	Logger *slog.Logger
 	// Observer is told of every decision. May be nil.
 	Observer Observer
 	// Deadline bounds one decision. Default 5 s.
@@ -100,6 +106,7 @@ type PDP struct {
 	elevations []types.EntityUID
 	inFlight   atomic.Int64
 	refused    refusals
+	shortcuts  shortcuts
 }
 
 var (
@@ -117,6 +124,9 @@ func New(c Config) (*PDP, error) {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.MaxInFlight <= 0 {
 		c.MaxInFlight = 4096
@@ -189,17 +199,33 @@ func (p *PDP) Decide(ctx context.Context, req authz.Request) (authz.Decision, er
 	}
 	c.typed(q)
 
-	// What is known of them, and what does the PEP say?
-	if err := inform(ctx, q, view, named); err != nil {
-		return c.deny(ctx, authz.ReasonEntitiesDown, "What is known of the subject and the resource could not be read; try again later.", err)
-	}
-	if err := v.fill(q, who, c.req); err != nil {
-		return c.refuseToBelieve(ctx, err)
-	}
-	c.timed(StepEntities)
+	// Would what has to be looked up make a difference?
+	short := p.shortcut(v, view, q, named, c.req)
+	answer := short.answer
+	if !short.taken {
+		// What is known of them, and what does the PEP say?
+		if err := inform(ctx, q, view, named); err != nil {
+			return c.deny(ctx, authz.ReasonEntitiesDown, "What is known of the subject and the resource could not be read; try again later.", err)
+		}
+		if err := v.fill(q, who, c.req); err != nil {
+			return c.refuseToBelieve(ctx, err)
+		}
+		c.timed(StepEntities)
 
-	// What does policy say?
-	answer := v.Program.Authorize(q)
+		// What does policy say?
+		answer = v.Program.Authorize(q)
+		p.check(short, answer, c.record.Decision)
+	}
+	if answer.Allow {
+		// And what does the server's own mapping ask?
+		var asked *engine.Request
+		if answer, asked, err = c.mapped(ctx, v, view, who, op, answer); err != nil {
+			return c.unmapped(ctx, err)
+		}
+		if asked != nil {
+			q = asked
+		}
+	}
 	c.judged(answer)
 	if !answer.Allow {
 		// What would change the answer?

@@ -11,6 +11,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/audit"
 	"github.com/bailiwick-dev/bailiwick/internal/catalog"
+	"github.com/bailiwick-dev/bailiwick/internal/coaz"
 	"github.com/bailiwick-dev/bailiwick/internal/engine"
 	"github.com/bailiwick-dev/bailiwick/internal/session"
 )
@@ -52,7 +53,7 @@ func (p *PDP) open(req authz.Request) *inquiry {
 		// What an unverified caller sends is not kept: it could be anything,
 		// and any amount of it.
 		what: audit.What{Action: clip(req.Action, 512), Server: req.Server, Definition: req.Definition},
-		why:  audit.Why{Mode: mode},
+		why:  audit.Why{Mode: mode, Advised: req.Advisory},
 	}
 	c.steps = c.room[:0]
 	c.record = audit.Record{
@@ -79,6 +80,9 @@ func (c *inquiry) identified(who Caller) {
 	w := c.record.Who
 	w.Subject = who.entity()
 	c.session = sessionID(c.req, w.Subject)
+	if who.PEP != nil {
+		w.PEP = who.PEP.ID
+	}
 	w.For, w.Groups, w.Auth, w.Session = who.For, who.Groups, who.Method, c.session
 	c.record.Input = input(c.req)
 	c.record.What.Resource = c.req.Resource
@@ -188,6 +192,20 @@ func (c *inquiry) refuseToBelieve(ctx context.Context, err error) (authz.Decisio
 		return c.deny(ctx, authz.ReasonAssertion, sentence(err), nil)
 	}
 	return c.withhold(ctx, authz.ReasonInputInvalid, sentence(err))
+}
+
+// unmapped denies what could not be asked as a server's mapping says.
+func (c *inquiry) unmapped(ctx context.Context, err error) (authz.Decision, error) {
+	var input *catalog.InputError
+	var mapping *coaz.Error
+	switch {
+	case errors.As(err, &input), errors.As(err, &mapping):
+		return c.withhold(ctx, authz.ReasonInputInvalid, sentence(err))
+	case errors.Is(err, errAssertion):
+		return c.deny(ctx, authz.ReasonAssertion, sentence(err), nil)
+	default:
+		return c.deny(ctx, authz.ReasonEntitiesDown, "What the server's mapping asks could not be decided; try again later.", err)
+	}
 }
 
 // release records that the action may run, and says so.

@@ -50,15 +50,14 @@ func (v *Version) question(who Caller, s session.Snapshot, op *catalog.Operation
 		return nil, nil, &catalog.InputError{Reason: fmt.Sprintf("%s is not what a %s does to a %s", quoted(req.Action), q.Principal.Type, q.Resource.Type)}
 	}
 	q.Fields = append(q.Fields, circumstances(who, s, req, now)...)
-	return q, append(named, q.Principal, q.Resource), nil
-}
-
-// fill adds to what is known of the subject and the resource what the
-// credential proves and what the PEP says.
-func (v *Version) fill(q *engine.Request, who Caller, req authz.Request) error {
 	if who.Asserted.IsZero() {
 		groups(q, who.Groups)
 	}
+	return q, append(named, q.Principal, q.Resource), nil
+}
+
+// fill adds to what is known of the subject and the resource what the PEP says.
+func (v *Version) fill(q *engine.Request, who Caller, req authz.Request) error {
 	if req.Asserted == nil {
 		return nil
 	}

@@ -164,7 +164,10 @@ func TestAnswersAreOnTheRecord(t *testing.T) {
 			t.Errorf("the record does not say %q:\n%s", want, shown)
 		}
 	}
-	s.MustRun(t, "audit", "verify")
+	// Those who asked report no outcome, so none is missing.
+	if verified := s.MustRun(t, "audit", "verify", "--json"); !strings.Contains(verified, `"open": 0`) {
+		t.Errorf("%s", verified)
+	}
 }
 
 // Entities, policies and enforcement points are taken over while the server
