@@ -38,6 +38,7 @@ func eval(t testing.TB, source, params string) (string, uint64, error) {
 // bomb of a few bytes gets around it.
 func TestExpressionsEnd(t *testing.T) {
 	ones := "[" + strings.Repeat("1,", 9999) + "1]"
+	some := "[" + strings.Repeat("1,", 499) + "1]"
 	text := `"` + strings.Repeat("a", 900_000) + `"`
 	double := func(begin, step string, n int, end string) string {
 		return "optional.of(" + begin + ")" + strings.Repeat(".optMap(a, "+step+")", n) + ".optMap(a, " + end + ").value()"
@@ -54,8 +55,8 @@ func TestExpressionsEnd(t *testing.T) {
 		{name: "a map that doubles", source: double("{'a': 1}", "{'a': a, 'b': a}", 30, "a == a")},
 		{name: "a pattern of the message", source: "'a'.matches(params.p)", params: `{"p":"` + strings.Repeat("(", 500) + strings.Repeat("a{1000}", 50) + strings.Repeat(")", 500) + `"}`, reason: errMatch.Error()},
 		{name: "a pattern that repeats itself", source: "'a'.matches('((a{100}){100}){10}')", reason: errMatch.Error()},
-		{name: "a long text again and again", source: "params.l.all(x, size(params.s) > 0)", params: `{"l":` + ones + `,"s":` + text + `}`},
-		{name: "a long text converted again and again", source: "params.l.all(x, bytes(params.s) != b'')", params: `{"l":` + ones + `,"s":` + text + `}`},
+		{name: "a long text again and again", source: "params.l.all(x, size(params.s) > 0)", params: `{"l":` + some + `,"s":` + text + `}`},
+		{name: "a long text converted again and again", source: "params.l.all(x, bytes(params.s) != b'')", params: `{"l":` + some + `,"s":` + text + `}`},
 		{name: "a long list again and again", source: "params.l.all(x, params.l == params.l)", params: `{"l":` + ones + `}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -101,7 +102,8 @@ func TestMatchesIsBoundedBeforehand(t *testing.T) {
 		{long, "b$", "false"},
 		{long, "(a{14}){14}b", "error"},
 		{"a", "(a{1000}){2}", "error"},
-		{"a", strings.Repeat("a", maxPattern+1), "error"},
+		{"a", "[" + strings.Repeat("a", maxPattern) + "]", "error"},
+		{"a", "[" + strings.Repeat("a", maxPattern-2) + "]", "true"},
 		{"a", "((a{100}){100}){10}", "error"},
 		{"a", "(", "error"},
 		{"a", strings.Repeat("(a|", 100) + "b" + strings.Repeat(")", 100), "error"},
@@ -285,5 +287,17 @@ func TestOutputIsBounded(t *testing.T) {
 	in := Input{Token: json.RawMessage(`{"sub":"a"}`), Params: json.RawMessage(`{"x":"` + strings.Repeat("a", maxOutput/10) + `"}`)}
 	if _, err := many.Map(t.Context(), in); err == nil || !strings.Contains(err.Error(), "bytes") {
 		t.Errorf("many: %v", err)
+	}
+}
+
+// A value is not written further than what a request may have.
+func TestWritingStops(t *testing.T) {
+	in, err := readObject("params", json.RawMessage(`{"l":[`+strings.TrimSuffix(strings.Repeat(`"`+strings.Repeat("a", 9000)+`",`, 100), ",")+`]}`), maxParams)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := valueWriter{}
+	if err := w.value(in, 0); !errors.Is(err, errOutput) || len(w.b) > maxOutput+10_000 {
+		t.Errorf("%d bytes: %v", len(w.b), err)
 	}
 }

@@ -245,7 +245,7 @@ func (r *resolution) claim(name string) (ref.Val, bool) {
 func (r *resolution) subject() (ref.Val, error) {
 	v, ok := r.claim(r.in.SubjectClaim)
 	s, isString := v.(types.String)
-	if !ok || !isString || s == "" {
+	if !ok || !isString {
 		return nil, fmt.Errorf("the token has no claim %q that identifies its subject", printable(r.in.SubjectClaim))
 	}
 	return s, nil

@@ -20,7 +20,7 @@ import (
 
 // Bounds on values.
 const (
-	// maxValues bounds the values in an input, and in one that is asked about.
+	// maxValues bounds the values in an input.
 	maxValues = 1 << 16
 	// maxOutput bounds the bytes of all that a mapping asks, and maxDepth how deep
 	// it is nested.
@@ -162,13 +162,10 @@ var errOutput = errors.New("cannot be a JSON value")
 
 // A valueWriter writes values as JSON, the members of an object by their
 // names.
-type valueWriter struct {
-	b      []byte
-	values int
-}
+type valueWriter struct{ b []byte }
 
 func (w *valueWriter) value(v ref.Val, depth int) error {
-	if w.values++; w.values > maxValues || len(w.b) > maxOutput || depth > maxDepth {
+	if len(w.b) > maxOutput || depth > maxDepth {
 		return fmt.Errorf("a value that is too large or too deep %w", errOutput)
 	}
 	switch v := v.(type) {
@@ -199,9 +196,6 @@ func (w *valueWriter) value(v ref.Val, depth int) error {
 }
 
 func (w *valueWriter) string(s string) error {
-	if len(w.b)+len(s) > maxOutput {
-		return fmt.Errorf("a string that is too large %w", errOutput)
-	}
 	b, err := appendString(w.b, s)
 	if err != nil {
 		return fmt.Errorf("a string that is not UTF-8 %w", errOutput)
@@ -225,9 +219,6 @@ func (w *valueWriter) list(list traits.Lister, depth int) error {
 }
 
 func (w *valueWriter) object(m traits.Mapper, depth int) error {
-	if n, ok := m.Size().(types.Int); !ok || n > maxValues {
-		return fmt.Errorf("a map that is too large %w", errOutput)
-	}
 	var names []string
 	for it := m.Iterator(); it.HasNext() == types.True; {
 		name, ok := it.Next().(types.String)
