@@ -144,6 +144,7 @@ func TestViolationsAreNamed(t *testing.T) {
 		`{"a":1}x`:                "more than one value at byte 7",
 		``:                        "no value at byte 0",
 		"\"\xff\"":                "invalid UTF-8 at byte 1",
+		"\"\n\"":                  "a control character in a string at byte 1",
 		strings.Repeat(`[`, 1000): "nesting that is too deep at byte 64",
 	} {
 		var r ijson.Reader

@@ -282,7 +282,7 @@ func TestEveryFailureDenies(t *testing.T) {
 		"garbage":             answering(200, `<html>login</html>`),
 		"two answers":         answering(200, allow+allow),
 		"allow twice":         answering(200, `{"id":"d1","allow":false,"allow":true}`),
-		"too large":           answering(200, strings.Repeat(" ", 1<<20)+allow),
+		"too large":           answering(200, allow+strings.Repeat(" ", 1<<20)),
 		"created":             answering(201, allow),
 		"no content":          answering(204, ``),
 		"a redirect": func(w http.ResponseWriter, r *http.Request) {
