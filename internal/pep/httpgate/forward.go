@@ -77,10 +77,7 @@ func (a *api) forward(w http.ResponseWriter, r *http.Request, x *exchange) {
 	ctx, cancel := a.deadline(context.WithValue(r.Context(), exchangeKey{}, x))
 	defer cancel()
 	// A client that does not read its answer is cut with the call.
-	rc := http.NewResponseController(w)
-	_ = rc.SetWriteDeadline(time.Now().Add(a.gate.limits.Call))
-	// The next request on the connection has its own time.
-	defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(a.gate.limits.Call))
 	w.Header().Set(decisionHeader, x.release.Decision.ID)
 	defer x.settle()
 	a.proxy.ServeHTTP(w, r.WithContext(ctx))

@@ -201,6 +201,9 @@ func TestOutcomes(t *testing.T) {
 		{"does not know the gate", func(t testing.TB) string {
 			return hostile(t, "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"give it to me\"\r\nContent-Length: 2\r\n\r\nno", false)
 		}, 502, "upstream_credentials", authz.Outcome{Status: authz.OutcomeError, Error: "status 401"}},
+		{"takes the gate for a proxy's client", func(t testing.TB) string {
+			return hostile(t, "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n\r\n", false)
+		}, 502, "upstream_credentials", authz.Outcome{Status: authz.OutcomeError, Error: "status 407"}},
 		{"certificate of nobody", func(t testing.TB) string {
 			srv := httptest.NewUnstartedServer(http.NotFoundHandler())
 			srv.Config.ErrorLog = discardLog()
@@ -328,6 +331,7 @@ func TestRedirectsStayBehindTheGate(t *testing.T) {
 		{"SELF/basement", ""},
 		{"/base/../admin", ""},
 		{"https://elsewhere.example/base/pets/8", ""},
+		{"https://" + strings.TrimPrefix(srv.URL, "http://") + "/base/pets", ""},
 		{"//elsewhere.example/base/pets", ""},
 		{"http://user@" + strings.TrimPrefix(srv.URL, "http://") + "/base/pets", ""},
 		{"javascript:alert(1)", ""},
@@ -441,6 +445,36 @@ func TestEndlessAnswerIsCut(t *testing.T) {
 	}
 	if o := s.outcome(t); o.Status != authz.OutcomeAmbiguous {
 		t.Errorf("outcome %+v", o)
+	}
+}
+
+// An answer that begins and does not go on is cut.
+func TestHangingAnswerIsCut(t *testing.T) {
+	t.Parallel()
+	s := serve(t, hostile(t, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhi", true), allowAll, func(c *httpgate.Config) { c.Limits.Call = 200 * time.Millisecond })
+	s.raw(t, message("GET", "/api/pets/pets/7", ""))
+	if o := s.outcome(t); o.Status != authz.OutcomeAmbiguous || o.Bytes != 2 {
+		t.Errorf("outcome %+v", o)
+	}
+}
+
+// The time to read a request is not the time to answer it.
+func TestUpstreamMayTakeLongerThanTheBody(t *testing.T) {
+	t.Parallel()
+	const read = 50 * time.Millisecond
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		timer := time.NewTimer(4 * read)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			_, _ = io.WriteString(w, "done")
+		case <-r.Context().Done():
+		}
+	}))
+	t.Cleanup(srv.Close)
+	s := serve(t, srv.URL, allowAll, func(c *httpgate.Config) { c.Limits.Read = read })
+	if res, body := s.raw(t, message("GET", "/api/pets/pets/7", "")); res.StatusCode != 200 || string(body) != "done" {
+		t.Errorf("got %d %s", res.StatusCode, body)
 	}
 }
 

@@ -35,9 +35,6 @@ func requestHeader(in http.Header, arguments []string, body bool, c Credential) 
 			out[name] = slices.Clone(values)
 		}
 	}
-	if out.Get("User-Agent") == "" {
-		out["User-Agent"] = []string{""} // not the library's
-	}
 	if c.Header != "" {
 		out.Set(c.Header, c.Value)
 	}
@@ -60,7 +57,7 @@ var withheld = []string{
 // withhold removes from an answer what the agent must not get, and returns how
 // many of the headers held a secret.
 func withhold(h http.Header, secrets []string) (leaks int) {
-	for _, name := range slices.Concat(hopByHop, withheld) {
+	for _, name := range withheld {
 		h.Del(name)
 	}
 	for name, values := range h {

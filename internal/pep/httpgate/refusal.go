@@ -101,7 +101,6 @@ func sentence(err error) string {
 // write answers with a refusal.
 func (f *refusal) write(w http.ResponseWriter) {
 	h := w.Header()
-	clear(h)
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")

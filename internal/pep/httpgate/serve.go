@@ -111,6 +111,7 @@ func (a *api) read(w http.ResponseWriter, r *http.Request) ([]byte, *refusal) {
 	rc := http.NewResponseController(w)
 	// A writer that knows no deadlines has none to be held to.
 	_ = rc.SetReadDeadline(time.Now().Add(a.gate.limits.Read))
+	// The server goes on reading, to see whether the client is still there.
 	defer func() { _ = rc.SetReadDeadline(time.Time{}) }()
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, a.gate.limits.Body))
 	var tooLong *http.MaxBytesError
