@@ -50,7 +50,11 @@ func serve(ctx context.Context, n *app.Node, stderr io.Writer, c *app.Config) er
 	if len(c.Upstreams) > 0 {
 		fmt.Fprintf(stderr, "bailiwick: listening on %s/mcp for %d servers, mode %s\n", n.URL(), len(c.Upstreams), c.Mode)
 	}
-	fmt.Fprintf(stderr, "bailiwick: enforcement points ask %s/access/v1/evaluation\n", n.URL())
+	if n.PDP == nil {
+		fmt.Fprintf(stderr, "bailiwick: a gate of the PDP at %s\n", c.PDP.URL)
+	} else {
+		fmt.Fprintf(stderr, "bailiwick: enforcement points ask %s/access/v1/evaluation\n", n.URL())
+	}
 	return n.Wait(ctx)
 }
 

@@ -60,13 +60,13 @@ func (n *Node) openAPIs() error {
 	var err error
 	if len(all) > 0 {
 		n.gateways, err = extauthz.New(extauthz.Config{
-			Decider: n.PDP, APIs: all, Logger: n.logger, Peers: n.config.ExtAuthz.Peers, Health: n.log.Health,
+			Decider: n.decider, APIs: all, Logger: n.logger, Peers: n.config.ExtAuthz.Peers, Health: n.health,
 		})
 	} else if n.config.ExtAuthz.Listen != "" {
 		err = errors.New("ext_authz: there is no API that Envoy could ask about: see apis")
 	}
 	if err == nil && len(own) > 0 {
-		n.apis, err = httpgate.New(httpgate.Config{Decider: n.PDP, APIs: own, Logger: n.logger})
+		n.apis, err = httpgate.New(httpgate.Config{Decider: n.decider, APIs: own, Logger: n.logger})
 	}
 	return err
 }

@@ -85,6 +85,9 @@ type Config struct {
 	// APIs are HTTP APIs by name, each described by an OpenAPI document. Those
 	// with a url are reached through the gateway at /api/<name>/.
 	APIs map[string]API `yaml:"apis"`
+	// PDP makes this process a gate only: it asks a PDP in another process, and
+	// has no policies, no evidence and no decision API of its own.
+	PDP RemotePDP `yaml:"pdp"`
 	// ExtAuthz answers other people's gateways about the APIs.
 	ExtAuthz ExtAuthz `yaml:"ext_authz"`
 
@@ -151,6 +154,16 @@ type API struct {
 	Prefix string   `yaml:"prefix"`
 }
 
+// A RemotePDP is a PDP in another process.
+type RemotePDP struct {
+	// URL is where it is: https, or http on this machine.
+	URL string `yaml:"url"`
+	// KeyFile holds the key of this gate, an enforcement point that relays.
+	KeyFile string `yaml:"key_file"`
+	// CAFile holds the certificates of who vouches for it. Empty: the system's.
+	CAFile string `yaml:"ca_file"`
+}
+
 // An ExtAuthz is where Envoy asks (ext_authz v3 over gRPC). Gateways that ask
 // over HTTP do so at the main address.
 type ExtAuthz struct {
@@ -211,7 +224,7 @@ func (c *Config) fillDefaults() {
 			*d.field = c.path(*d.field)
 		}
 	}
-	for _, file := range []*string{&c.TLS.Cert, &c.TLS.Key} {
+	for _, file := range []*string{&c.TLS.Cert, &c.TLS.Key, &c.PDP.KeyFile, &c.PDP.CAFile} {
 		if *file != "" {
 			*file = c.path(*file)
 		}
@@ -278,6 +291,12 @@ func (c *Config) check() error {
 	}
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		errs = append(errs, errors.New("tls: cert and key belong together"))
+	}
+	if (c.PDP.URL == "") != (c.PDP.KeyFile == "") {
+		errs = append(errs, errors.New("pdp: url and key_file belong together"))
+	}
+	if c.PDP.URL != "" && c.Mode == "observe" {
+		errs = append(errs, errors.New("pdp: the PDP says whether it only observes, not its gates"))
 	}
 	if c.MaxInFlight < 0 {
 		errs = append(errs, fmt.Errorf("max_in_flight: %d is not a number of decisions", c.MaxInFlight))

@@ -60,21 +60,22 @@ func (n *Node) tls(protocols ...string) (*tls.Config, error) {
 
 // handler is everything that is served on the one address.
 func (n *Node) handler() (http.Handler, error) {
-	decisions, err := api.New(api.Config{
-		Decider: n.PDP, Identifier: n.config.PublicURL, AccessRequests: n.config.AccessRequests, Logger: n.logger,
-	})
-	if err != nil {
-		return nil, err
-	}
 	mux := http.NewServeMux()
+	if n.PDP != nil {
+		decisions, err := api.New(api.Config{
+			Decider: n.PDP, Identifier: n.config.PublicURL, AccessRequests: n.config.AccessRequests, Logger: n.logger,
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, path := range []string{"/access/v1/", "/bailiwick/v1/", "/.well-known/authzen-configuration", "/.well-known/authzen-configuration/"} {
+			mux.Handle(path, decisions)
+		}
+	}
 	if n.Gate != nil {
 		mux.Handle("/mcp", n.Gate)
 		mux.Handle("/mcp/", n.Gate)
 	}
-	mux.Handle("/access/v1/", decisions)
-	mux.Handle("/bailiwick/v1/", decisions)
-	mux.Handle("/.well-known/authzen-configuration", decisions)
-	mux.Handle("/.well-known/authzen-configuration/", decisions)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", n.ready)
 	// A multiplexer cleans paths, and what is decided about is the path as it is.
@@ -98,11 +99,20 @@ func (n *Node) handler() (http.Handler, error) {
 
 // ready says whether a decision could be recorded and a policy is in force.
 func (n *Node) ready(w http.ResponseWriter, _ *http.Request) {
-	if err := n.log.Health(); err != nil {
+	if err := n.health(); err != nil {
 		http.Error(w, authz.ReasonAuditDown, http.StatusServiceUnavailable)
 		return
 	}
 	fmt.Fprintln(w, "ready")
+}
+
+// health says why nothing can be released now. A gate of another PDP learns
+// that from each question.
+func (n *Node) health() error {
+	if n.log == nil {
+		return nil
+	}
+	return n.log.Health()
 }
 
 // Addr is the address that the node listens on.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,9 +24,11 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
 	"github.com/bailiwick-dev/bailiwick/internal/pdp"
+	"github.com/bailiwick-dev/bailiwick/internal/pep"
 	"github.com/bailiwick-dev/bailiwick/internal/pep/extauthz"
 	"github.com/bailiwick-dev/bailiwick/internal/pep/httpgate"
 	"github.com/bailiwick-dev/bailiwick/internal/pep/mcpgate"
+	"github.com/bailiwick-dev/bailiwick/internal/pep/remote"
 	"github.com/bailiwick-dev/bailiwick/internal/session"
 	"github.com/bailiwick-dev/bailiwick/internal/store"
 )
@@ -39,10 +42,13 @@ const drainFor = 10 * time.Second
 
 // A Node is a running plane: decision point, evidence, and gate.
 type Node struct {
+	// PDP is nil in a node that is a gate only.
 	PDP *pdp.PDP
 	// Gate is the MCP gateway; nil when there is no upstream.
 	Gate *mcpgate.Gate
 
+	decider  pep.Decider // the PDP, or one in another process
+	remote   *remote.Decider
 	config   *Config
 	logger   *slog.Logger
 	log      *audit.Log
@@ -72,6 +78,40 @@ func Start(ctx context.Context, c *Config, logger *slog.Logger) (*Node, error) {
 }
 
 func (n *Node) start(ctx context.Context) error {
+	tasks, stop := context.WithCancel(context.WithoutCancel(ctx))
+	n.stop = stop
+	open := n.openPDP
+	if n.config.PDP.URL != "" {
+		open = n.openRemote
+	}
+	if err := open(ctx, tasks); err != nil {
+		return err
+	}
+	if len(n.config.Upstreams) > 0 {
+		var err error
+		if n.Gate, err = n.newGate(); err != nil {
+			return err
+		}
+	}
+	return n.openAPIs()
+}
+
+// openRemote makes the node a gate of a PDP in another process.
+func (n *Node) openRemote(_, _ context.Context) error {
+	key, err := os.ReadFile(n.config.PDP.KeyFile)
+	if err != nil {
+		return fmt.Errorf("read the gate's key: %w", err)
+	}
+	n.remote, err = remote.New(remote.Config{
+		URL: n.config.PDP.URL, Key: strings.TrimSpace(string(key)), CAFile: n.config.PDP.CAFile, Logger: n.logger,
+	})
+	n.decider = n.remote
+	return err
+}
+
+// openPDP makes the node a PDP, with what it needs. Its tasks end with their
+// context.
+func (n *Node) openPDP(ctx, tasks context.Context) error {
 	c := n.config
 	v, err := LoadVersion(c)
 	if err != nil {
@@ -107,16 +147,7 @@ func (n *Node) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(c.Upstreams) > 0 {
-		if n.Gate, err = n.newGate(); err != nil {
-			return err
-		}
-	}
-	if err := n.openAPIs(); err != nil {
-		return err
-	}
-	tasks, stop := context.WithCancel(context.WithoutCancel(ctx))
-	n.stop = stop
+	n.decider = n.PDP
 	n.tasks.Go(func() { n.live.follow(tasks) })
 	n.tasks.Go(func() { n.entities.Follow(tasks) })
 	n.tasks.Go(func() { n.keep(tasks) })
@@ -171,7 +202,7 @@ func (n *Node) newGate() (*mcpgate.Gate, error) {
 		upstreams = append(upstreams, s)
 	}
 	return mcpgate.New(mcpgate.Config{
-		Decider: n.PDP, Upstreams: upstreams, Hosts: hosts(c), Origins: c.Origins, Logger: n.logger,
+		Decider: n.decider, Upstreams: upstreams, Hosts: hosts(c), Origins: c.Origins, Logger: n.logger,
 	})
 }
 
@@ -260,6 +291,9 @@ func (n *Node) Close(ctx context.Context) error {
 		if err := n.server.Shutdown(ctx); err != nil {
 			errs = append(errs, n.server.Close())
 		}
+	}
+	if n.remote != nil {
+		errs = append(errs, n.remote.Close(ctx))
 	}
 	if n.stop != nil {
 		n.stop()

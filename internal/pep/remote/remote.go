@@ -81,8 +81,11 @@ func (d *Decider) Decide(ctx context.Context, req authz.Request) (authz.Decision
 
 func (d *Decider) decide(ctx context.Context, req *authz.Request) (authz.Decision, error) {
 	question, err := wire.AppendRequest(nil, req)
-	if err != nil {
+	if err != nil && req.Credential.Kind == authz.CredentialLocal {
 		return authz.Decision{}, fmt.Errorf("write request: %w", err)
+	}
+	if err != nil { // no PDP could read it either
+		return authz.Deny(authz.ReasonInputInvalid, "The arguments are not one JSON object without repeated keys."), nil
 	}
 	answer, err := d.post(ctx, wire.PathDecide, question, http.StatusOK)
 	if err != nil {

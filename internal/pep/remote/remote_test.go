@@ -354,6 +354,25 @@ func TestHangingPDPDeniesInTime(t *testing.T) {
 	}
 }
 
+// An answer that ends with the caller's time may have been cut off where it
+// looks whole.
+func TestAnswerAfterTheEndIsNone(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	late := roundTrip(func(*http.Request) (*http.Response, error) {
+		cancel()
+		return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(allow))}, nil
+	})
+	d := dial(t, "https://pdp.example.com", func(c *remote.Config) { c.Client = &http.Client{Transport: late} })
+	if got, err := d.Decide(ctx, full()); !errors.Is(err, context.Canceled) || got.Allow {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
 func TestNobodyThereDenies(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -378,10 +397,11 @@ func TestWhatCannotBeAskedIsDenied(t *testing.T) {
 	local.Credential = authz.Credential{Kind: authz.CredentialLocal, Value: "root"}
 	broken := full()
 	broken.Input = json.RawMessage(`{},"server":"x"`)
-	for _, req := range []authz.Request{local, broken} {
-		if got, err := d.Decide(t.Context(), req); err == nil || got.Allow || len(p.requests) > 0 {
-			t.Errorf("got %+v, %v", got, err)
-		}
+	if got, err := d.Decide(t.Context(), local); err == nil || got.Allow || len(p.requests) > 0 {
+		t.Errorf("a local agent: %+v, %v", got, err)
+	}
+	if got, err := d.Decide(t.Context(), broken); err != nil || got.Code() != authz.ReasonInputInvalid || got.Allow || len(p.requests) > 0 {
+		t.Errorf("no JSON: %+v, %v", got, err)
 	}
 }
 
