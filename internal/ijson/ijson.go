@@ -121,10 +121,7 @@ func (r *Reader) more(end byte) bool {
 		f.begun = true
 		return true
 	case c == ',':
-		r.pos++
-		if r.space() == end {
-			return r.fail("a trailing comma")
-		}
+		r.pos++ // what must follow is seen by whoever reads it
 		return true
 	default:
 		return r.fail("no comma and no end")

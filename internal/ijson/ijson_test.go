@@ -172,6 +172,40 @@ func BenchmarkReader(b *testing.B) {
 	}
 }
 
+// BenchmarkWalk reads every string, as a walk through the members does.
+func BenchmarkWalk(b *testing.B) {
+	text := []byte(typical)
+	b.SetBytes(int64(len(text)))
+	b.ReportAllocs()
+	var r ijson.Reader
+	for b.Loop() {
+		r.Reset(text)
+		walk(&r)
+		if err := r.End(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkJSONTextWalk(b *testing.B) {
+	text := []byte(typical)
+	b.SetBytes(int64(len(text)))
+	b.ReportAllocs()
+	var d jsontext.Decoder
+	for b.Loop() {
+		d.Reset(bytes.NewBuffer(text))
+		for {
+			t, err := d.ReadToken()
+			if err != nil {
+				break
+			}
+			if t.Kind() == '"' {
+				_ = t.String()
+			}
+		}
+	}
+}
+
 func BenchmarkJSONText(b *testing.B) {
 	text := jsontext.Value(typical)
 	b.SetBytes(int64(len(text)))

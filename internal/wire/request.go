@@ -11,9 +11,13 @@ import (
 
 var errLocal = errors.New("a credential of a gate in another process must be a bearer credential or none")
 
+// ErrInput is wrapped by the error for a request whose input is not one I-JSON
+// object.
+var ErrInput = errors.New("the input is not one I-JSON object")
+
 // AppendRequest appends a request, without its id, and without the PEP's
 // credential, which travels in the HTTP header. What cannot be said in it is
-// an error, a local credential among it.
+// an error: [ErrInput], a local credential, text that is not UTF-8.
 func AppendRequest(b []byte, req *authz.Request) ([]byte, error) {
 	w := writer{b: b}
 	w.request("", req)
@@ -30,12 +34,14 @@ func (w *writer) request(name string, req *authz.Request) {
 		w.mustText("value", req.Credential.Value)
 		w.close()
 	default:
-		w.err = errLocal
+		w.fail(errLocal)
 	}
 	w.text("action", req.Action)
 	w.text("server", req.Server)
 	w.entity("resource", req.Resource)
-	w.raw("input", req.Input)
+	if w.raw("input", req.Input); errors.Is(w.err, errRaw) {
+		w.err = ErrInput
+	}
 	w.text("definition", req.Definition)
 	w.text("session", req.Session)
 	w.text("gate", req.Gate)

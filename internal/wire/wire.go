@@ -140,6 +140,13 @@ type writer struct {
 	err error
 }
 
+// fail keeps the first error.
+func (w *writer) fail(err error) {
+	if w.err == nil {
+		w.err = err
+	}
+}
+
 // open begins an object, as the value of a member unless name is empty.
 func (w *writer) open(name string) {
 	w.name(name)
@@ -178,7 +185,7 @@ func (w *writer) mustText(name, value string) {
 	w.name(name)
 	b, err := jsontext.AppendQuote(w.b, value)
 	if err != nil {
-		w.err = errors.New(name + " is not UTF-8")
+		w.fail(errors.New(name + " is not UTF-8"))
 		return
 	}
 	w.b = append(b, ',')
@@ -208,7 +215,7 @@ func (w *writer) raw(name string, value []byte) {
 	var r ijson.Reader
 	r.Reset(value)
 	if r.Kind() != '{' || len(r.Value()) == 0 || r.End() != nil {
-		w.err = errRaw
+		w.fail(errRaw)
 		return
 	}
 	w.name(name)

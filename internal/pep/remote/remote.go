@@ -84,8 +84,12 @@ func (d *Decider) decide(ctx context.Context, req *authz.Request) (authz.Decisio
 	if err != nil && req.Credential.Kind == authz.CredentialLocal {
 		return authz.Decision{}, fmt.Errorf("write request: %w", err)
 	}
-	if err != nil { // no PDP could read it either
+	if errors.Is(err, wire.ErrInput) {
+		// Not a fault of the plane: no PDP could read it either.
 		return authz.Deny(authz.ReasonInputInvalid, "The arguments are not one JSON object without repeated keys."), nil
+	}
+	if err != nil {
+		return authz.Decision{}, fmt.Errorf("write request: %w", err)
 	}
 	answer, err := d.post(ctx, wire.PathDecide, question, http.StatusOK)
 	if err != nil {

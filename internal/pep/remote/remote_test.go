@@ -395,13 +395,25 @@ func TestWhatCannotBeAskedIsDenied(t *testing.T) {
 	d := servePlane(t, p, nil)
 	local := full()
 	local.Credential = authz.Credential{Kind: authz.CredentialLocal, Value: "root"}
-	broken := full()
-	broken.Input = json.RawMessage(`{},"server":"x"`)
-	if got, err := d.Decide(t.Context(), local); err == nil || got.Allow || len(p.requests) > 0 {
-		t.Errorf("a local agent: %+v, %v", got, err)
+	both := local
+	both.Input = json.RawMessage(`{"a":1,"a":2}`)
+	asserted := full()
+	asserted.Asserted.Context = json.RawMessage(`[]`)
+	for _, req := range []authz.Request{local, both, asserted} {
+		if got, err := d.Decide(t.Context(), req); err == nil || got.Allow || got.Code() != authz.ReasonPDPDown {
+			t.Errorf("got %+v, %v", got, err)
+		}
 	}
-	if got, err := d.Decide(t.Context(), broken); err != nil || got.Code() != authz.ReasonInputInvalid || got.Allow || len(p.requests) > 0 {
-		t.Errorf("no JSON: %+v, %v", got, err)
+	// Arguments that nobody could read are the agent's fault, and it is told.
+	for _, input := range []string{`{},"server":"x"`, `{"a":1,"a":2}`, `[]`, ` `} {
+		req := full()
+		req.Input = json.RawMessage(input)
+		if got, err := d.Decide(t.Context(), req); err != nil || got.Allow || got.Code() != authz.ReasonInputInvalid {
+			t.Errorf("%s: got %+v, %v", input, got, err)
+		}
+	}
+	if len(p.requests) > 0 {
+		t.Errorf("the PDP was asked %v", p.requests)
 	}
 }
 
