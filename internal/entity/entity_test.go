@@ -201,6 +201,8 @@ func TestFilesAreStrict(t *testing.T) {
 		{"another key", user("groups: []\n"), `users.yaml:5: this is not a part of the list of entities, and nothing else is known`},
 		{"two documents", user("---\nentities: []\n"), `users.yaml:5: this is not a part`},
 		{"not a list", "entities:\n  bob: {}\n", `users.yaml:2: this is not a part`},
+		{"no list either", "entities: {}\n", `users.yaml:1: the file does not begin`},
+		{"an item too far left", "entities:\n   - {type: Group, id: a}\n - {type: Group, id: b}\n", `users.yaml:3: this is not a part`},
 		{"after an empty list", "entities: []\n- type: a\n", `users.yaml:2: this is not a part`},
 		{"type", "entities:\n- type: Records::usr\n  id: bob\n", `users.yaml:2: Records::usr::"bob": the schema has no entity type Records::usr; did you mean "Records::user"?`},
 		{"no type", "entities:\n- id: bob\n", `users.yaml:2: the entity: type is missing`},
@@ -251,6 +253,7 @@ func TestFilesAreStrict(t *testing.T) {
 		{"forms mixed", `[{"uid":{"type":"Group","id":"a"},"id":"b"}]`, `mixes two forms`},
 		{"forms mixed again", `[{"type":"Group","id":"a","attrs":{}}]`, `mixes two forms`},
 		{"uid", `[{"uid":{"type":"Group","id":"a","x":1}}]`, `uid is not an entity`},
+		{"uid and more", `[{"uid":{"__entity":{"type":"Group","id":"a"},"x":1}}]`, `uid is not an entity`},
 		{"uid in uid", `[{"uid":{"__entity":{"__entity":{"type":"Group","id":"a"}}}}]`, `uid is not an entity`},
 	} {
 		if d, err := openFile(t, tt.text); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -412,7 +415,51 @@ func TestWrongFileChangesNothing(t *testing.T) {
 	if err := os.Remove(b); err != nil {
 		t.Fatal(err)
 	}
+	log.Reset()
 	refresh("no such file", 4, 2)
+	refresh("no such file", 4, 2)
+	if got := strings.Count(log.String(), "not taken over"); got != 1 {
+		t.Errorf("the same failure was logged %d times", got)
+	}
+}
+
+// What was refused is not looked at again until something else has changed.
+func TestRefusedIsNotReadAgain(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	a, b := write(t, dir, "a.yaml", "entities: []\n"), write(t, dir, "b.yaml", "entities: []\n")
+	d := open(t, Config{Sources: Sources{Files: []string{a, b}}})
+	spy := &spy{source: d.sources[0].source}
+	d.sources[0].source = spy
+	write(t, dir, "a.yaml", "nonsense")
+	for range 3 {
+		if d.Refresh(bounded(t)) == nil {
+			t.Error("nonsense was taken over")
+		}
+	}
+	if spy.seen[0] == spy.seen[1] || spy.seen[1] != spy.seen[2] {
+		t.Errorf("it was read with %q", spy.seen)
+	}
+	write(t, dir, "b.yaml", "entities:\n- {type: Group, id: a}\n")
+	for range 2 {
+		if d.Refresh(bounded(t)) == nil {
+			t.Error("nonsense was taken over")
+		}
+	}
+	if spy.seen[4] != spy.seen[0] {
+		t.Errorf("after a change it was read with %q", spy.seen)
+	}
+}
+
+// A spy notes with what a source is read.
+type spy struct {
+	source
+	seen []string
+}
+
+func (s *spy) read(ctx context.Context, seen string) ([]row, string, error) {
+	s.seen = append(s.seen, seen)
+	return s.source.read(ctx, seen)
 }
 
 // Follow takes changes over without being asked, and ends with its context.
@@ -454,14 +501,27 @@ func waitFor(t testing.TB, holds func() bool) {
 func TestFileThatIsBeingWrittenIsNotBelieved(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	f := &files{path: write(t, dir, "a.yaml", "entities:\n- {type: Group, id: a}\n")}
-	_, digest, err := f.texts()
-	if err != nil {
-		t.Fatal(err)
+	version := func(n int) string { return fmt.Sprintf("entities:\n- {type: Group, id: \"%d\"}\n", n) }
+	d := open(t, Config{Sources: Sources{Files: []string{write(t, dir, "a.yaml", version(0))}}})
+	ctx, cancel := context.WithCancel(bounded(t))
+	var writer sync.WaitGroup
+	begun := make(chan struct{})
+	writer.Go(func() {
+		for n := 1; ctx.Err() == nil; n++ {
+			write(t, dir, "a.yaml", version(n))
+			if n == 1 {
+				close(begun)
+			}
+		}
+	})
+	<-begun
+	if err := d.Refresh(ctx); err == nil || !strings.Contains(err.Error(), "it is being written") || d.Epoch() != 1 {
+		t.Errorf("got %v, epoch %d", err, d.Epoch())
 	}
-	write(t, dir, "a.yaml", "entities:\n- {type: Group, id: a}\n- {type: Group, id: b}\n")
-	if _, err := f.settled(bounded(t), digest); err == nil || !strings.Contains(err.Error(), "it is being written") {
-		t.Errorf("got %v", err)
+	cancel()
+	writer.Wait()
+	if err := d.Refresh(bounded(t)); err != nil || d.Epoch() != 2 {
+		t.Errorf("once it is written: %v, epoch %d", err, d.Epoch())
 	}
 }
 
@@ -592,8 +652,14 @@ func TestWrittenIsReadBack(t *testing.T) {
 	odd := types.Entity{UID: uid("team", "a\"\\\u2028\x01😀: #- {"), Parents: types.NewEntityUIDSet(uid("team", "z"), uid("team", "ops"))}
 	all[odd.UID] = odd
 	var first, second bytes.Buffer
-	if err := errors.Join(Write(&first, all), Write(&second, all)); err != nil || !bytes.Equal(first.Bytes(), second.Bytes()) {
-		t.Fatalf("written twice: %v", err)
+	if err := Write(&first, all); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		second.Reset()
+		if err := Write(&second, all); err != nil || !bytes.Equal(first.Bytes(), second.Bytes()) {
+			t.Fatalf("written again: %v", err)
+		}
 	}
 	for name, text := range map[string]string{"as it is": first.String(), "through YAML": strings.ReplaceAll(first.String(), `- {"type":`, `- {type: `)} {
 		again, err := openFile(t, text)

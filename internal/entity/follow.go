@@ -19,8 +19,8 @@ type source interface {
 	// "sqlite".
 	name() string
 	kind() string
-	// read returns all that the source holds in full, and what it was made of;
-	// nothing but that if it is still what has been seen.
+	// read returns all that the source holds in full, and a digest of it. There
+	// may be no rows if the digest is that which has been seen.
 	read(ctx context.Context, seen string) (rows []row, digest string, err error)
 	close() error
 }

@@ -367,6 +367,7 @@ func testLookupLies(t *testing.T, s store) {
 		{"wrong type", "Records::user", "SELECT id, 1 AS role FROM users WHERE id = $1", "role is not a string"},
 		{"another", "Records::user", "SELECT 'eve' AS id, 'a' AS role WHERE $1 = 'bob'", "it is about another"},
 		{"two", "Records::user", "SELECT id, role FROM users WHERE id = $1 UNION ALL SELECT id, 'admin' FROM users WHERE id = $1", "there is more than one"},
+		{"nobody", "Records::user", "SELECT NULL AS id, 'a' AS role WHERE $1 <> ''", "neither text nor an integer"},
 		{"in itself", "Records::team", `SELECT $1 AS id, '[{"type":"Records::team","id":"bob"}]' AS parents WHERE $1 <> ''`, "is in itself"},
 		{"a circle of two", "Records::team", `SELECT $1 AS id, CASE $1 WHEN 'bob' THEN '[{"type":"Records::team","id":"x"}]' ELSE '[{"type":"Records::team","id":"bob"}]' END AS parents WHERE $1 <> ''`, "is in itself"},
 		{"a failing row", "Records::user", s.of("SELECT id, role, 1/(length(id)-3) AS level FROM users WHERE id = $1",
@@ -408,6 +409,10 @@ func testReadOnly(t *testing.T, s store) {
 		}
 	}
 	d := open(t, Config{Sources: s.sources(map[string]SQLType{"Records::user": {All: allUser}})})
+	// Nor could it if it were not part of another.
+	if _, err := d.sources[0].source.(*database).db.ExecContext(bounded(t), "DELETE FROM users"); err == nil {
+		t.Error("the connection can write")
+	}
 	if d.World().Len() != 3 {
 		t.Errorf("%d users are left", d.World().Len())
 	}
