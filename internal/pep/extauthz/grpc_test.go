@@ -111,6 +111,7 @@ func TestWhatIsNotCertainIsDenied(t *testing.T) {
 		{"no HTTP", "get", func(r *authv3.CheckRequest) { r.Attributes.Request.Http = nil }},
 		{"no method", "get", func(r *authv3.CheckRequest) { httpOf(r).Method = ""; delete(httpOf(r).Headers, ":method") }},
 		{"CONNECT", "get", func(r *authv3.CheckRequest) { httpOf(r).Method = "CONNECT"; delete(httpOf(r).Headers, ":method") }},
+		{"TRACE", "get", func(r *authv3.CheckRequest) { httpOf(r).Method = "TRACE"; delete(httpOf(r).Headers, ":method") }},
 		{"query apart", "get", func(r *authv3.CheckRequest) { httpOf(r).Query = "q=1" }},
 		{"fragment", "get", func(r *authv3.CheckRequest) { httpOf(r).Fragment = "f" }},
 		{"other path", "get", func(r *authv3.CheckRequest) { httpOf(r).Headers[":path"] = "/v1/pets/8" }},
@@ -153,6 +154,10 @@ func TestWhatIsNotCertainIsDenied(t *testing.T) {
 		{"rewrite", "get", func(r *authv3.CheckRequest) { httpOf(r).Headers["x-original-url"] = "/v1/pets/8" }},
 		{"two sessions", "get", func(r *authv3.CheckRequest) { httpOf(r).Headers["bailiwick-session"] = "a,b" }},
 		{"long session", "get", func(r *authv3.CheckRequest) { httpOf(r).Headers["bailiwick-session"] = strings.Repeat("a", 129) }},
+		{"two raw sessions", "raw", func(r *authv3.CheckRequest) {
+			h := &corev3.HeaderValue{Key: "bailiwick-session", RawValue: []byte("a")}
+			httpOf(r).HeaderMap.Headers = append(httpOf(r).HeaderMap.Headers, h, h)
+		}},
 		{"joined argument", "raw", func(r *authv3.CheckRequest) {
 			httpOf(r).HeaderMap, httpOf(r).Headers = nil, map[string]string{"x-tenant": "north,south"}
 		}},

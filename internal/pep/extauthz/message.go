@@ -41,8 +41,6 @@ var overrides = []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Ov
 // odd says why a request is not one that can be decided, or nil.
 func (m *message) odd() error {
 	switch session := m.header[sessionHeader]; {
-	case m.method == "" || m.method == http.MethodConnect || m.method == http.MethodTrace:
-		return fmt.Errorf("the method %q is never let through", clip(m.method, 16))
 	case len(m.header["Upgrade"]) > 0:
 		return errors.New("an upgrade of the connection, WebSocket among them, is never let through")
 	case len(session) > 1 || len(session) == 1 && (len(session[0]) > 128 || !visible(session[0]) || m.joined && strings.Contains(session[0], ",")):
@@ -66,7 +64,7 @@ func (m *message) url(prefix string) (*url.URL, error) {
 	}
 	path, query, _ := strings.Cut(m.target, "?")
 	path, ok := strings.CutPrefix(path, prefix)
-	if !ok || !strings.HasPrefix(path, "/") {
+	if !ok {
 		return nil, fmt.Errorf("%w: the path is not below the API's", openapi.ErrUnknown)
 	}
 	plain, err := url.PathUnescape(path)
