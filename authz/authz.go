@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// An Entity is a subject or a resource (AuthZEN 1.0 §5.1, §5.3). The zero
+// An Entity is a subject or a resource (AuthZEN 1.0 §5.1, §5.2). The zero
 // Entity means "not said".
 type Entity struct {
 	Type string `json:"type"`

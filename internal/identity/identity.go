@@ -37,6 +37,8 @@ type Subject struct {
 	// Claims are the verified claims of the token, a JSON object. Empty for what
 	// is no token.
 	Claims json.RawMessage
+	// SubjectClaim is the claim that names the person (For); empty: none does.
+	SubjectClaim string
 }
 
 // The methods of proof.

@@ -132,7 +132,7 @@ func (i *issuer) verify(ctx context.Context, token string) (Subject, time.Time, 
 	if err := errors.Join(t.Claims(&claims), t.Claims(&raw)); err != nil {
 		return Subject{}, none, fmt.Errorf("read claims: %w: %w", ErrUnauthenticated, err)
 	}
-	s := Subject{Method: MethodJWT, Level: LevelProven, Claims: raw}
+	s := Subject{Method: MethodJWT, Level: LevelProven, Claims: raw, SubjectClaim: i.SubjectClaim}
 	if acr, ok := claims["acr"].(string); ok {
 		s.Level = max(s.Level, i.Levels[acr])
 	}

@@ -62,7 +62,9 @@ func (c *inquiry) mapped(ctx context.Context, v *Version, view EntityView, who C
 			return engine.Answer{}, nil, err
 		}
 	}
-	all, err := m.Map(ctx, coaz.Input{Params: params, Token: claims(who.Subject, c.req.Server), Server: c.req.Server})
+	all, err := m.Map(ctx, coaz.Input{
+		Params: params, Token: claims(who.Subject, c.req.Server), Server: c.req.Server, SubjectClaim: who.SubjectClaim,
+	})
 	if err != nil {
 		return engine.Answer{}, nil, err
 	}
