@@ -45,7 +45,11 @@ func refuse(reason, message string) *refusal { return &refusal{reason: reason, m
 
 // denied turns a decision that denies into what the client is told of it.
 func denied(d authz.Decision) *refusal {
-	return &refusal{reason: d.Code(), message: d.Message(), decision: d.ID}
+	r := &refusal{reason: d.Code(), message: d.Message(), decision: d.ID}
+	if len(d.Remedies) > 0 { // what would change it
+		r.data = map[string]any{"remedies": d.Remedies}
+	}
+	return r
 }
 
 // A mapping says how a refusal is told.
@@ -66,6 +70,8 @@ var mappings = map[string]mapping{
 	authz.ReasonSessionDown:       {code: mcp.CodeInternalError, status: http.StatusOK},
 	authz.ReasonAuditDown:         {code: mcp.CodeInternalError, status: http.StatusOK},
 	authz.ReasonDeadline:          {code: mcp.CodeInternalError, status: http.StatusOK},
+	authz.ReasonEntitiesDown:      {code: mcp.CodeInternalError, status: http.StatusOK},
+	authz.ReasonOverloaded:        {code: mcp.CodeInternalError, status: http.StatusServiceUnavailable},
 	authz.ReasonInternal:          {code: mcp.CodeInternalError, status: http.StatusOK},
 	authz.ReasonPDPDown:           {code: mcp.CodeInternalError, status: http.StatusOK},
 	authz.ReasonUpstreamDown:      {code: mcp.CodeInternalError, status: http.StatusOK},
