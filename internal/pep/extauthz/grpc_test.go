@@ -175,7 +175,7 @@ func TestWhatIsNotCertainIsDenied(t *testing.T) {
 		}},
 		{"body as text", "post", func(r *authv3.CheckRequest) { httpOf(r).Body, httpOf(r).RawBody = string(httpOf(r).RawBody), nil }},
 		{"two bodies", "post", func(r *authv3.CheckRequest) { httpOf(r).Body = "x" }},
-		{"joined content type", "post", func(r *authv3.CheckRequest) { httpOf(r).Headers["content-type"] = "application/json,text/plain" }},
+		{"joined content type", "post", func(r *authv3.CheckRequest) { httpOf(r).Headers["content-type"] = `application/json; a="x,y"` }},
 		{"body of no operation", "get", func(r *authv3.CheckRequest) { httpOf(r).RawBody = []byte("x") }},
 		{"body of no operation, whole", "get", func(r *authv3.CheckRequest) {
 			httpOf(r).RawBody = []byte("x")
@@ -220,6 +220,9 @@ func TestADenialSaysWhy(t *testing.T) {
 		{"no reason", func(context.Context, authz.Request) (authz.Decision, error) { return authz.Decision{}, nil }, 403, authz.ReasonInternal, ""},
 		{"error", func(context.Context, authz.Request) (authz.Decision, error) {
 			return authz.Decision{ID: "d1", Allow: true}, errors.New("disk full")
+		}, 503, authz.ReasonPDPDown, "Retry-After"},
+		{"error with reasons", func(context.Context, authz.Request) (authz.Decision, error) {
+			return authz.Decision{ID: "d1", Allow: true, Reasons: []authz.Reason{{Code: authz.ReasonPolicyAllow}}}, errors.New("disk full")
 		}, 503, authz.ReasonPDPDown, "Retry-After"},
 		{"obligation", func(context.Context, authz.Request) (authz.Decision, error) {
 			return authz.Decision{ID: "d1", Allow: true, Obligations: []authz.Obligation{{Type: "redact"}}}, nil
@@ -301,6 +304,19 @@ func TestAGatewayWithoutAKeyIsToldNothing(t *testing.T) {
 	}
 	if len(e.asked) > 0 {
 		t.Errorf("%d questions were asked for nobody", len(e.asked))
+	}
+}
+
+// What a client calls its request is kept only if it is fit for a record.
+func TestAnIDThatCouldHarmARecordIsNotKept(t *testing.T) {
+	t.Parallel()
+	e := serve(t, allowAll, nil)
+	for _, id := range []string{strings.Repeat("a", 129), "a\nb", "ü"} {
+		req := sample(t, "get")
+		httpOf(req).Headers["x-request-id"] = id
+		if r := e.check(t, req); !allows(r) || e.last().Correlation != "" {
+			t.Errorf("%q: kept %q", id, e.last().Correlation)
+		}
 	}
 }
 

@@ -94,7 +94,7 @@ func (m *message) route(a *API) (openapi.Call, error) {
 // server that takes the first of two would not see what was decided, nor one
 // that gets other bytes than '!'.
 func (m *message) certain(arguments []string) error {
-	for _, h := range append([]string{"Content-Type", "Content-Length", "Content-Encoding"}, arguments...) {
+	for _, h := range append([]string{"Content-Type"}, arguments...) {
 		if slices.ContainsFunc(m.header[h], func(v string) bool { return strings.ContainsAny(v, ",!") }) {
 			return &openapi.InputError{Argument: h, Reason: "is given twice, or with ',' or '!', and the gateway does not send its headers raw"}
 		}
