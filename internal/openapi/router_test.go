@@ -156,6 +156,11 @@ func TestPathsHaveOneReading(t *testing.T) {
 			}
 		})
 	}
+	// Not even a document makes two slashes one path.
+	odd := parse(t, []byte(operation("get", "/a//b", ""))).Router()
+	if call, err := odd.Route("GET", target(t, "/a//b"), nil, nil, true); !errors.Is(err, openapi.ErrUnknown) {
+		t.Errorf("got %+v, %v", call, err)
+	}
 	// The same where the sibling takes any text.
 	text := strings.Replace(string(read(t, "pets30.yaml")), "type: integer, format: int64", "type: string", 1)
 	lax := parse(t, []byte(text)).Router()
@@ -247,6 +252,7 @@ func TestInputIsStrict(t *testing.T) {
 		{name: "field that cannot be judged", method: "POST", target: "/pets/7:adopt", body: "owner=a&address=x", header: form, why: "in the form is not known"},
 		{name: "required field missing", method: "POST", target: "/pets/7:adopt", body: "visits=1", header: form, why: `"owner" is missing`},
 		{name: "field twice", method: "POST", target: "/pets/7:adopt", body: "owner=a&owner=b", header: form, why: "given twice"},
+		{name: "too many fields", method: "POST", target: "/pets/7:adopt", body: "owner=a" + strings.Repeat("&visits=1", 5000), header: form, why: "too many"},
 		{name: "field of another type", method: "POST", target: "/pets/7:adopt", body: "owner=a&visits=x", header: form, why: "not an integer"},
 		{name: "multipart for anything", method: "PUT", target: "/pets/7/photo", body: "x", header: header("Content-Type", "multipart/form-data; boundary=x"), why: "content type"},
 		{name: "not an image", method: "PUT", target: "/pets/7/photo", body: "x", header: header("Content-Type", "text/html"), why: "content type"},
@@ -267,6 +273,20 @@ func TestInputIsStrict(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tt.why)
 			}
 		})
+	}
+}
+
+// Bytes that nobody describes may be anything but a form with files, which is
+// arguments that nobody could see.
+func TestOpaqueBodyIsNoMultipart(t *testing.T) {
+	t.Parallel()
+	r := parse(t, []byte(operation("post", "/a", `"requestBody":{"content":{"*/*":{}}}`))).Router()
+	if call, err := r.Route("POST", target(t, "/a"), header("Content-Type", "application/zip"), []byte("x"), true); err != nil || !strings.Contains(string(call.Input), `"body_size":1`) {
+		t.Errorf("got %+v, %v", call, err)
+	}
+	var in *openapi.InputError
+	if call, err := r.Route("POST", target(t, "/a"), header("Content-Type", "multipart/form-data; boundary=x"), []byte("x"), true); !errors.As(err, &in) {
+		t.Errorf("got %+v, %v", call, err)
 	}
 }
 

@@ -99,9 +99,6 @@ func splitPath(escaped string) ([]pathSegment, error) {
 	if !ok {
 		return nil, errors.New("the path does not begin with '/'")
 	}
-	if strings.Count(rest, "/") >= maxSegments {
-		return nil, errors.New("the path has too many segments")
-	}
 	parts := strings.Split(rest, "/")
 	out := make([]pathSegment, len(parts))
 	for i, raw := range parts {

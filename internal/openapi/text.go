@@ -101,11 +101,11 @@ func parsePairs(s string) ([]pair, error) {
 		rawName, rawValue, found := strings.Cut(part, "=")
 		name, errName := url.QueryUnescape(rawName)
 		value, errValue := url.QueryUnescape(rawValue)
-		if errName != nil || errValue != nil || !cleanText(name) || !printableASCII(part) {
+		if errName != nil || errValue != nil || !printableASCII(part) {
 			return nil, errors.New("the parameters are not percent-encoded as they should be")
 		}
 		// To some programs a ';' separates parameters, and a '#' ends them.
-		if !found || name == "" || strings.ContainsAny(part, ";#") {
+		if !found || strings.ContainsAny(part, ";#") {
 			return nil, errors.New("the parameters must have the form name=value&name=value")
 		}
 		out = append(out, pair{name, value, rawValue})
