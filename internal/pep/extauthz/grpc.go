@@ -71,7 +71,7 @@ func (c *checker) Check(ctx context.Context, in *authv3.CheckRequest) (*authv3.C
 // one of a request.
 func read(in *authv3.CheckRequest) *message {
 	r := in.GetAttributes().GetRequest().GetHttp()
-	if r == nil || r.GetQuery() != "" || r.GetFragment() != "" || len(r.GetBody()) > 0 && len(r.GetRawBody()) > 0 {
+	if r == nil || r.GetQuery() != "" || r.GetFragment() != "" {
 		return nil
 	}
 	m := &message{

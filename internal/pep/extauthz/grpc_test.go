@@ -181,6 +181,17 @@ func TestWhatIsNotCertainIsDenied(t *testing.T) {
 			httpOf(r).RawBody = []byte("x")
 			httpOf(r).Headers["x-envoy-auth-partial-body"] = "false"
 		}},
+		{"length and coding", "get", func(r *authv3.CheckRequest) {
+			httpOf(r).Headers["content-length"], httpOf(r).Headers["transfer-encoding"] = "0", "chunked"
+		}},
+		{"two words on the body", "post", func(r *authv3.CheckRequest) {
+			var raw []*corev3.HeaderValue
+			for name, value := range httpOf(r).Headers {
+				raw = append(raw, &corev3.HeaderValue{Key: name, RawValue: []byte(value)})
+			}
+			raw = append(raw, &corev3.HeaderValue{Key: "x-envoy-auth-partial-body", RawValue: []byte("true")})
+			httpOf(r).Headers, httpOf(r).HeaderMap = nil, &corev3.HeaderMap{Headers: raw}
+		}},
 		{"length of no operation", "get", func(r *authv3.CheckRequest) { httpOf(r).Headers["content-length"] = "5" }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
