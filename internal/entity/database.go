@@ -99,6 +99,7 @@ func (d *database) postgresConfig() (*pgx.ConnConfig, error) {
 			return nil, fmt.Errorf("the connection string for %s does not say sslmode: verify-full is what proves the server", host)
 		}
 	}
+	// database/sql also connects without the context of anybody who waits.
 	if conf.ConnectTimeout == 0 || conf.ConnectTimeout > d.timeout {
 		conf.ConnectTimeout = d.timeout
 	}

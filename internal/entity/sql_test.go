@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -118,6 +119,38 @@ func TestPostgreSQL(t *testing.T) {
 	t.Parallel()
 	server := postgres.Start(t)
 	suite(t, func(t testing.TB) store { return newPostgres(t, server) })
+	t.Run("types fit each other", func(t *testing.T) { testIsolation(t, newPostgres(t, server)) })
+	t.Run("credentials are read again", func(t *testing.T) { testCredentials(t, newPostgres(t, server)) })
+}
+
+// group is the id of the only group in the World.
+func group(d *Directory) string {
+	for _, g := range d.World().OfType("Group") {
+		return string(g.ID)
+	}
+	return ""
+}
+
+// All types are read from one state of the database.
+func testIsolation(t *testing.T, s store) {
+	d := open(t, Config{Sources: s.sources(map[string]SQLType{"Group": {All: "SELECT current_setting('transaction_isolation') AS id"}})})
+	if got := group(d); got != "repeatable read" {
+		t.Errorf("types are read in a transaction that is %q", got)
+	}
+}
+
+// Another user and password in the file are those of the next connection.
+func testCredentials(t *testing.T, s store) {
+	s.exec(t, "CREATE ROLE other LOGIN")
+	d := open(t, Config{Sources: s.sources(map[string]SQLType{"Group": {All: "SELECT current_user::text AS id"}})})
+	if got := group(d); got != "postgres" {
+		t.Errorf("the user is %q", got)
+	}
+	write(t, filepath.Dir(s.conf.DSNFile), filepath.Base(s.conf.DSNFile), strings.Replace(must(s.conf.dsn()), "user=postgres", "user=other", 1))
+	d.sources[0].source.(*database).db.SetMaxIdleConns(0) // ends the connections
+	if err := d.Refresh(bounded(t)); err != nil || group(d) != "other" {
+		t.Errorf("the user is %q, %v", group(d), err)
+	}
 }
 
 func suite(t *testing.T, fresh func(testing.TB) store) {
@@ -395,8 +428,10 @@ func testReadOnly(t *testing.T, s store) {
 	queries := []string{"DELETE FROM users RETURNING id, role", "SELECT id, role FROM users; DELETE FROM users", "SELECT id, role FROM users) q; DELETE FROM users; --"}
 	queries = append(queries, strings.Split(s.of(
 		"SELECT spoil('x') AS id, 'x' AS role|WITH d AS (DELETE FROM users RETURNING id, role) SELECT * FROM d|SELECT nextval('seq') AS id, 'x' AS role|SELECT set_config('transaction_read_only', 'off', true) AS id, spoil('x') AS role",
-		"SELECT id, role FROM users) q; ATTACH 'x.db' AS x; SELECT * FROM (SELECT id, role FROM users|PRAGMA journal_mode=DELETE"), "|")...)
+		"SELECT id, role FROM users) q; ATTACH 'OTHER' AS x; SELECT * FROM (SELECT id, role FROM users|PRAGMA journal_mode=DELETE"), "|")...)
+	other := filepath.Join(t.TempDir(), "other.db")
 	for _, q := range queries {
+		q = strings.ReplaceAll(q, "OTHER", other)
 		for _, typ := range []SQLType{{All: q}, {One: q + s.of(" /* $1 */", "")}} {
 			d, err := Open(bounded(t), Config{Policies: recordsSet(t), Sources: s.sources(map[string]SQLType{"Records::user": typ})})
 			if err == nil {
@@ -416,7 +451,7 @@ func testReadOnly(t *testing.T, s store) {
 	if d.World().Len() != 3 {
 		t.Errorf("%d users are left", d.World().Len())
 	}
-	if _, err := os.Stat("x.db"); err == nil {
+	if _, err := os.Stat(other); err == nil {
 		t.Error("another database was made")
 	}
 }
@@ -580,6 +615,35 @@ func TestDatabaseHangs(t *testing.T) {
 			t.Errorf("it answers something else: %v", err)
 		}
 	})
+	t.Run("a network that swallows everything", func(t *testing.T) {
+		s := newPostgres(t, server)
+		s.fill(t)
+		dsn := must(s.conf.dsn())
+		n := newSwallower(t, strings.TrimPrefix(strings.Fields(dsn)[0], "host=")+"/.s.PGSQL.5432")
+		s.conf.DSNFile = write(t, t.TempDir(), "db.dsn", n.address+strings.Join(append([]string{""}, strings.Fields(dsn)[1:]...), " "))
+		d := open(t, Config{Sources: s.patient(5*time.Second, lookupTypes())})
+		n.mu.Lock() // from now on nothing gets through
+		isErrorSoon(t, "lookup", func() error { _, err := d.Fetch(bounded(t), uid("user", "bob")); return err })
+		begun := time.Now()
+		var waiters sync.WaitGroup
+		for range 20 {
+			waiters.Go(func() {
+				if _, err := d.Fetch(bounded(t), uid("user", "bob")); err == nil {
+					t.Error("no error")
+				}
+			})
+		}
+		waiters.Wait()
+		if took := time.Since(begun); took > 2*time.Second {
+			t.Errorf("20 decisions waited %s for a database that is known to hang", took)
+		}
+		isErrorSoon(t, "refresh", func() error { return d.Refresh(bounded(t)) })
+		n.mu.Unlock()
+		waitFor(t, func() bool { return d.Refresh(bounded(t)) == nil })
+		if got, err := d.Fetch(bounded(t), uid("user", "bob")); err != nil || len(got) == 0 {
+			t.Errorf("afterwards: %v, %v", got, err)
+		}
+	})
 	t.Run("a table that is locked", func(t *testing.T) {
 		s := newPostgres(t, server)
 		s.fill(t)
@@ -604,6 +668,60 @@ func TestDatabaseHangs(t *testing.T) {
 			t.Errorf("after the lock: %v, %v", got, err)
 		}
 	})
+}
+
+// A swallower stands between a client and a server, and lets nothing through
+// while mu is held.
+type swallower struct {
+	address string
+	mu      sync.RWMutex
+}
+
+func newSwallower(t *testing.T, socket string) *swallower {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, port, _ := net.SplitHostPort(l.Addr().String())
+	n := &swallower{address: "host=" + host + " port=" + port}
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	t.Cleanup(func() { cancel(); _ = l.Close(); all.Wait() })
+	all.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("unix", socket)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			stop := context.AfterFunc(ctx, func() { _ = client.Close(); _ = server.Close() })
+			pass := func(to, from net.Conn) {
+				defer stop()
+				defer to.Close()
+				defer from.Close()
+				_, _ = io.Copy(gated{to, n}, from) // it ends when either side does
+			}
+			all.Go(func() { pass(server, client) })
+			all.Go(func() { pass(client, server) })
+		}
+	})
+	return n
+}
+
+// gated writes when the swallower lets it.
+type gated struct {
+	net.Conn
+	n *swallower
+}
+
+func (g gated) Write(b []byte) (int, error) {
+	g.n.mu.RLock()
+	defer g.n.mu.RUnlock()
+	return g.Conn.Write(b)
 }
 
 // The same of a file that somebody else has locked.
