@@ -132,10 +132,3 @@ func samePaths(a, b []ReadPath) bool {
 	}
 	return true
 }
-
-// Len is how many answers are remembered, those that were left open included.
-func (c *Cache) Len() int {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.held
-}

@@ -7,7 +7,6 @@ import (
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 
-	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/policy"
 )
 
@@ -100,20 +99,15 @@ func (w *walker) settle(i int32, r result) bool {
 // agrees reports whether the answer is the one that the walk has come to. It
 // always is, unless one of the two evaluators is wrong: then nothing is decided.
 func (w *walker) agrees(a Answer) bool {
-	determining, code := w.permits, authz.ReasonNoPermit
-	switch {
-	case len(w.forbids) > 0:
-		determining, code = w.forbids, authz.ReasonForbidden
-	case len(w.failed) > 0:
-		code = authz.ReasonPolicyError
-	case len(w.permits) > 0:
-		code = authz.ReasonPolicyAllow
+	determining := w.permits
+	if len(w.forbids) > 0 {
+		determining = w.forbids
 	}
-	var failed []*policy.Policy
-	for _, e := range a.Errors {
-		failed = append(failed, e.Policy)
+	failed := make([]*policy.Policy, len(a.Errors))
+	for i, e := range a.Errors {
+		failed[i] = e.Policy
 	}
-	return a.Code == code && w.same(a.Determining, determining) && w.same(failed, w.failed)
+	return w.same(a.Determining, determining) && w.same(failed, w.failed)
 }
 
 func (w *walker) same(ps []*policy.Policy, is []int32) bool {

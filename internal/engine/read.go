@@ -117,7 +117,7 @@ func (s *scratch) read(path ReadPath) (Read, bool) {
 
 // follow looks an attribute up.
 func (s *scratch) follow(r *Read) {
-	record := s.req.Record()
+	record := s.context()
 	if !r.Context {
 		e, ok := s.entity(r.Entity)
 		if !ok && (r.Kind == ReadAttribute || len(r.Path) > 1) {

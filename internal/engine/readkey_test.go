@@ -25,6 +25,9 @@ func (k *keyReader) byte() byte {
 func (k *keyReader) count() int {
 	n, size := binary.Uvarint(k.key)
 	k.key = k.key[size:]
+	if n > 1<<10 {
+		panic(fmt.Sprintf("a count of %d", n)) // rather than make room for it
+	}
 	return int(n)
 }
 

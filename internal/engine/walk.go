@@ -166,7 +166,7 @@ func (w *walker) variable(name types.String) result {
 		if unknown, _ := w.unknown.at(nil); unknown {
 			return anything
 		}
-		return result{value: w.s.req.Record(), from: &place{context: true}}
+		return result{value: w.s.context(), from: &place{context: true}}
 	}
 }
 
