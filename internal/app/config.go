@@ -76,6 +76,8 @@ type Config struct {
 	Anonymous string `yaml:"anonymous"`
 	// Issuers are the OIDC issuers whose JWTs name agents.
 	Issuers []Issuer `yaml:"issuers"`
+	// Telemetry is how operators see how the plane is doing.
+	Telemetry Telemetry `yaml:"telemetry"`
 	// Entities say where what is known of agents, groups, users and resources
 	// comes from.
 	Entities entity.Sources `yaml:"entities"`
@@ -154,6 +156,22 @@ type API struct {
 	Prefix string   `yaml:"prefix"`
 }
 
+// A Telemetry says where metrics and traces go.
+type Telemetry struct {
+	// Metrics is the address of Prometheus's metrics, at /metrics. It tells how
+	// much is denied and why: keep it from agents. Empty: there are none.
+	Metrics string `yaml:"metrics"`
+	// Traces is the base URL of a collector that speaks OTLP over HTTP. Empty:
+	// there are no traces.
+	Traces string `yaml:"traces"`
+	// CAFile holds the authorities that vouch for the collector. Empty: the
+	// system's.
+	CAFile string `yaml:"ca_file"`
+	// Sample is the share, 0 to 1, of decisions that are traced when the caller
+	// has no trace of its own. Default 0: only those whose caller has.
+	Sample float64 `yaml:"sample"`
+}
+
 // A RemotePDP is a PDP in another process.
 type RemotePDP struct {
 	// URL is where it is: https, or http on this machine.
@@ -224,7 +242,7 @@ func (c *Config) fillDefaults() {
 			*d.field = c.path(*d.field)
 		}
 	}
-	for _, file := range []*string{&c.TLS.Cert, &c.TLS.Key, &c.PDP.KeyFile, &c.PDP.CAFile} {
+	for _, file := range []*string{&c.TLS.Cert, &c.TLS.Key, &c.PDP.KeyFile, &c.PDP.CAFile, &c.Telemetry.CAFile} {
 		if *file != "" {
 			*file = c.path(*file)
 		}
@@ -288,6 +306,11 @@ func (c *Config) check() error {
 		errs = append(errs, fmt.Errorf("listen: %q is not an address like 127.0.0.1:7430", c.Listen))
 	} else if c.Anonymous != "" && !isLoopback(host) {
 		errs = append(errs, fmt.Errorf("anonymous: callers without a credential are for a loopback address, not for %s", c.Listen))
+	}
+	if c.Telemetry.Metrics != "" {
+		if _, _, err := net.SplitHostPort(c.Telemetry.Metrics); err != nil {
+			errs = append(errs, fmt.Errorf("telemetry: metrics: %q is not an address like 127.0.0.1:7432", c.Telemetry.Metrics))
+		}
 	}
 	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
 		errs = append(errs, errors.New("tls: cert and key belong together"))

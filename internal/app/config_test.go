@@ -45,6 +45,7 @@ func TestConfigRefuses(t *testing.T) {
 		{"unknown key of an upstream", "upstreams:\n  a: {command: x, shell: true}\n", "shell"},
 		{"half of a key pair", "tls: {cert: a.pem}\n", "belong together"},
 		{"a level that everybody has", "issuers:\n  - {issuer: 'https://a.example', audience: b, levels: {x: 1}}\n", "begin at 2"},
+		{"no address for metrics", "telemetry: {metrics: here}\n", "telemetry: metrics"},
 		{"less than no decision", "max_in_flight: -1\n", "max_in_flight"},
 		{"an unknown database", "entities:\n  sql:\n    - {driver: oracle}\n", "oracle"},
 		{"neither command nor url", "upstreams:\n  a: {}\n", "either a command or a url"},

@@ -28,15 +28,21 @@ func (n *Node) Listen() error {
 		return fmt.Errorf("listen: %w (is another bailiwick running? 'listen' in the configuration changes the address)", err)
 	}
 	n.listener = l
+	if n.telemetry != nil {
+		handler = n.telemetry.Middleware(handler)
+	}
 	n.server = &http.Server{
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(n.logger.Handler(), slog.LevelWarn),
 	}
-	n.served = make(chan error, 2)
+	n.served = make(chan error, 3)
 	if n.server.TLSConfig, err = n.tls("h2", "http/1.1"); err != nil {
 		return err
 	}
 	if err := n.listenEnvoy(); err != nil {
+		return err
+	}
+	if err := n.listenMetrics(); err != nil {
 		return err
 	}
 	if n.server.TLSConfig != nil {

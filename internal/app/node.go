@@ -31,6 +31,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/pep/remote"
 	"github.com/bailiwick-dev/bailiwick/internal/session"
 	"github.com/bailiwick-dev/bailiwick/internal/store"
+	"github.com/bailiwick-dev/bailiwick/internal/telemetry"
 )
 
 // saveEvery is how often changed sessions are saved. A crash costs no more
@@ -47,23 +48,25 @@ type Node struct {
 	// Gate is the MCP gateway; nil when there is no upstream.
 	Gate *mcpgate.Gate
 
-	decider  pep.Decider // the PDP, or one in another process
-	remote   *remote.Decider
-	config   *Config
-	logger   *slog.Logger
-	log      *audit.Log
-	state    *store.State
-	sessions *session.Tracker
-	entities *entity.Directory
-	live     *live
-	apis     *httpgate.Gate // nil: no API is behind the gateway
-	gateways *extauthz.Gate // nil: there is no API to ask about
-	envoy    *grpc.Server   // nil: not listening
-	server   *http.Server
-	listener net.Listener
-	stop     context.CancelFunc
-	tasks    sync.WaitGroup
-	served   chan error
+	decider   pep.Decider // the PDP, or one in another process
+	remote    *remote.Decider
+	config    *Config
+	logger    *slog.Logger
+	log       *audit.Log
+	state     *store.State
+	sessions  *session.Tracker
+	entities  *entity.Directory
+	live      *live
+	apis      *httpgate.Gate       // nil: no API is behind the gateway
+	gateways  *extauthz.Gate       // nil: there is no API to ask about
+	envoy     *grpc.Server         // nil: not listening
+	telemetry *telemetry.Telemetry // nil in a gate only
+	metrics   *http.Server         // nil: not listening
+	server    *http.Server
+	listener  net.Listener
+	stop      context.CancelFunc
+	tasks     sync.WaitGroup
+	served    chan error
 }
 
 // Start opens the evidence and the state, loads the policies, and has the gate
@@ -140,14 +143,21 @@ func (n *Node) openPDP(ctx, tasks context.Context) error {
 	if err := n.inForce(v); err != nil {
 		return err
 	}
+	if err := n.observe(); err != nil {
+		return err
+	}
+	n.telemetry.SetVersion(v.Digest())
 	n.PDP, err = pdp.New(pdp.Config{
-		Identity: verifier, Sessions: n.sessions, Policies: n.live, Log: n.log, Logger: n.logger, Observe: c.Mode == "observe",
+		Observer: n.telemetry, Identity: verifier, Sessions: n.sessions, Policies: n.live, Log: n.log, Logger: n.logger, Observe: c.Mode == "observe",
 		Entities: views{n.entities}, Elevations: c.Elevations, MaxInFlight: c.MaxInFlight,
 	})
 	if err != nil {
 		return err
 	}
 	n.decider = n.PDP
+	if err := n.publish(); err != nil {
+		return err
+	}
 	n.tasks.Go(func() { n.live.follow(tasks) })
 	n.tasks.Go(func() { n.entities.Follow(tasks) })
 	n.tasks.Go(func() { n.keep(tasks) })
@@ -238,6 +248,7 @@ func (n *Node) policiesChanged(v *pdp.Version) {
 	if err := n.inForce(v); err != nil {
 		n.logger.Error("the change of version was not recorded", "policy_version", v.Digest(), "error", err)
 	}
+	n.telemetry.SetVersion(v.Digest())
 	if n.Gate != nil {
 		n.Gate.PoliciesChanged()
 	}
@@ -294,6 +305,12 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	if n.remote != nil {
 		errs = append(errs, n.remote.Close(ctx))
+	}
+	if n.metrics != nil {
+		errs = append(errs, n.metrics.Close())
+	}
+	if n.telemetry != nil {
+		errs = append(errs, n.telemetry.Close(ctx))
 	}
 	if n.stop != nil {
 		n.stop()

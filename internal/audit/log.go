@@ -55,6 +55,7 @@ type Log struct {
 	wake chan struct{} // the queue is not empty, or the log is closing
 	done chan struct{} // the writer has ended
 	low  atomic.Bool   // the disk is below the reserve
+	size atomic.Uint64 // entries, for Stats
 
 	mu      sync.Mutex
 	journal Journal // changed by the writer only; nil while there is none
@@ -226,6 +227,27 @@ func (l *Log) Health() error {
 		return ErrLowDisk
 	}
 	return nil
+}
+
+// Stats are the numbers of a log at one moment.
+type Stats struct {
+	// Entries is how many entries the log has.
+	Entries uint64
+	// Queue is how many records wait to be written, and Lag how long the oldest
+	// of them may have waited.
+	Queue int
+	Lag   time.Duration
+}
+
+// Stats returns how the log is doing.
+func (l *Log) Stats() Stats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := Stats{Entries: l.size.Load(), Queue: len(l.queue)}
+	if s.Queue > 0 {
+		s.Lag = time.Since(l.since)
+	}
+	return s
 }
 
 // Key is the public key that the log's checkpoints are signed with.

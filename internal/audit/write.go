@@ -129,6 +129,7 @@ func (l *Log) commit(batch []*item) error {
 	c.checkpoint = signed
 	first := l.tree.size()
 	l.tree = grown
+	l.size.Store(grown.size())
 	l.setMark(signed)
 	for i, it := range batch {
 		if !it.answer(Receipt{Index: first + uint64(i), commit: c}, nil) {

@@ -29,12 +29,12 @@ func TestWrongShortcutEndsThemAll(t *testing.T) {
 	right := engine.Answer{Allow: true, Code: authz.ReasonPolicyAllow}
 	p.check(shortcut{answer: right, found: true}, right, "d1")
 	p.check(shortcut{}, right, "d2")
-	if _, _, trusted := p.Shortcuts(); !trusted || len(k.posted) > 0 {
-		t.Fatalf("trusted %v, %+v", trusted, k.posted)
+	if s := p.Shortcuts(); s.Wrong > 0 || len(k.posted) > 0 {
+		t.Fatalf("%+v, %+v", s, k.posted)
 	}
 	p.check(shortcut{answer: right, found: true}, engine.Answer{Code: authz.ReasonForbidden}, "d3")
-	if _, _, trusted := p.Shortcuts(); trusted {
-		t.Error("still trusted")
+	if s := p.Shortcuts(); s.Wrong != 1 {
+		t.Errorf("%+v", s)
 	}
 	if len(k.posted) != 1 || k.posted[0].Effect != "shortcut_wrong" || !strings.Contains(string(k.posted[0].System), `"real":"forbidden"`) {
 		t.Errorf("%+v", k.posted)

@@ -30,9 +30,8 @@ const (
 // is worth it: an answer from memory costs as much as this does
 // (docs/design/006-fast-path.md).
 type shortcuts struct {
-	cache atomic.Pointer[engine.Cache]
-	hits  atomic.Uint64
-	off   atomic.Bool
+	cache               atomic.Pointer[engine.Cache]
+	hits, misses, wrong atomic.Uint64
 }
 
 // A shortcut is an answer that has been found without looking anything up.
@@ -54,7 +53,7 @@ func (p *PDP) shortcut(v *Version, view EntityView, q *engine.Request, named []t
 		_, known := w.Entity(uid)
 		return !known
 	}
-	if w == nil || s.off.Load() || asserts(req) || !slices.ContainsFunc(named, unknown) || len(v.Program.Set().Policies()) > mostPolicies {
+	if w == nil || s.wrong.Load() > 0 || asserts(req) || !slices.ContainsFunc(named, unknown) || len(v.Program.Set().Policies()) > mostPolicies {
 		return shortcut{}
 	}
 	for uid := range q.Entities {
@@ -70,6 +69,9 @@ func (p *PDP) shortcut(v *Version, view EntityView, q *engine.Request, named []t
 	// All of the context is unknown: time, session, strength of authentication,
 	// and whatever the request says.
 	a, decided, hit := c.Answer(q, engine.Unknown{Context: [][]types.String{{}}, Entities: unknown})
+	if !hit {
+		s.misses.Add(1)
+	}
 	if !decided || !a.Allow { // a denial needs to know what would change it
 		return shortcut{}
 	}
@@ -89,7 +91,7 @@ func (p *PDP) check(s shortcut, a engine.Answer, decision string) {
 	if !s.found || sameAnswer(s.answer, a) {
 		return
 	}
-	p.shortcuts.off.Store(true)
+	p.shortcuts.wrong.Add(1)
 	details, err := json.Marshal(map[string]string{"decision": decision, "remembered": s.answer.Code, "real": a.Code})
 	if err == nil {
 		err = p.Log.Post(audit.Record{Kind: audit.KindSystem, Time: p.Now(), Effect: "shortcut_wrong", Decision: decision, System: details})
@@ -102,11 +104,15 @@ func sameAnswer(a, b engine.Answer) bool {
 		slices.EqualFunc(a.Determining, b.Determining, func(x, y *policy.Policy) bool { return x == y })
 }
 
-// Shortcuts says how many answers are remembered, how often one was used, and
-// whether they are still trusted.
-func (p *PDP) Shortcuts() (answers int, hits uint64, trusted bool) {
-	if c := p.shortcuts.cache.Load(); c != nil {
-		answers = c.Len()
-	}
-	return answers, p.shortcuts.hits.Load(), !p.shortcuts.off.Load()
+// ShortcutStats are how often an answer was remembered, how often not, and how
+// often it was wrong. Once one was wrong, none is taken any more.
+type ShortcutStats struct{ Hits, Misses, Wrong uint64 }
+
+// Shortcuts returns how the shortcuts are doing.
+func (p *PDP) Shortcuts() ShortcutStats {
+	s := &p.shortcuts
+	return ShortcutStats{Hits: s.hits.Load(), Misses: s.misses.Load(), Wrong: s.wrong.Load()}
 }
+
+// InFlight is how many decisions are under way.
+func (p *PDP) InFlight() int64 { return p.inFlight.Load() }

@@ -211,6 +211,13 @@ func union(a, b []string) []string {
 	return a
 }
 
+// Len is how many sessions are in memory.
+func (t *Tracker) Len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.live)
+}
+
 // Position returns the index from which on records have to be replayed. It is
 // called once, at the start, before anything else.
 func (t *Tracker) Position(ctx context.Context) (uint64, error) {

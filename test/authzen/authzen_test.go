@@ -35,6 +35,7 @@ const pep = `peps:
 type server struct {
 	*rig.Deployment
 	url, key string
+	metrics  string // address
 	client   *http.Client
 }
 
@@ -50,12 +51,17 @@ func serve(t *testing.T) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{url: "https://" + addr, key: key}
+	metrics, err := rig.FreeAddr()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{url: "https://" + addr, key: key, metrics: metrics}
 	s.Deployment = rig.Deploy(t, rig.Setup{
 		Policies: string(policies), Agents: strings.Replace(pep, "HASH", hash, 1),
 		Settings: map[string]any{
 			"listen": addr, "public_url": s.url, "entities": map[string]any{"files": []string{"entities.yaml"}},
-			"tls": map[string]string{"cert": "tls/cert.pem", "key": "tls/key.pem"},
+			"telemetry": map[string]string{"metrics": metrics},
+			"tls":       map[string]string{"cert": "tls/cert.pem", "key": "tls/key.pem"},
 		},
 	})
 	s.Addr = addr
@@ -167,6 +173,37 @@ func TestAnswersAreOnTheRecord(t *testing.T) {
 	// Those who asked report no outcome, so none is missing.
 	if verified := s.MustRun(t, "audit", "verify", "--json"); !strings.Contains(verified, `"open": 0`) {
 		t.Errorf("%s", verified)
+	}
+}
+
+// What was decided can be scraped, and is not told where agents are.
+func TestMetrics(t *testing.T) {
+	s := serve(t)
+	for range 3 {
+		s.ask(t, "/access/v1/evaluation", s.key, aliceReads)
+	}
+	s.ask(t, "/access/v1/evaluation", s.key, bobWrites)
+	_, text := call(t, "GET", "http://"+s.metrics+"/metrics", "", "")
+	for _, want := range []string{
+		`bailiwick_decisions_total{effect="allow",gate="authzen",reason="allowed"} 3`,
+		`bailiwick_decisions_total{effect="deny",gate="authzen",reason="no_permit"} 1`,
+		`bailiwick_decision_step_seconds_count{step="record"} 4`,
+		"bailiwick_entity_sources 1", "bailiwick_sessions 2", "bailiwick_log_queue_records 0", "bailiwick_shortcut_mismatches_total 0",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
+	if t.Failed() {
+		t.Log(text)
+	}
+	resp, err := s.client.Get(s.url + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusNotFound {
+		t.Errorf("the address of the agents answers %d for metrics", resp.StatusCode)
 	}
 }
 
