@@ -62,10 +62,16 @@ type Log struct {
 	queue   []*item
 	waited  int       // how many in the queue somebody waits for
 	since   time.Time // when the first of the queue came
-	bytes   int
-	refused int64 // records refused while down
-	down    error // why nothing can be made durable; nil in good times
-	closed  bool
+	// taken is how many of the last batch somebody waited for, crowd how many
+	// there are, and committed when it was answered. The next is held back for
+	// want of them, for patience.
+	taken, crowd, want int
+	committed          time.Time
+	patience           time.Duration
+	bytes              int
+	refused            int64 // records refused while down
+	down               error // why nothing can be made durable; nil in good times
+	closed             bool
 
 	// The rest belongs to the writer.
 	tree tree
@@ -202,7 +208,10 @@ func (l *Log) enqueue(it *item) error {
 	}
 	l.queue = append(l.queue, it)
 	l.bytes += it.size()
-	l.signal()
+	// The writer need not look at each of those that it waits for.
+	if it.done == nil || l.waited == 1 || l.waited >= l.want {
+		l.signal()
+	}
 	return nil
 }
 

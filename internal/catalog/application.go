@@ -228,19 +228,23 @@ func (c *Catalog) EntityType(application, name string) (types.EntityType, bool) 
 	if !strings.Contains(name, "::") {
 		ident = Escape(name)
 	}
-	candidates := []types.EntityType{types.EntityType(ident)}
 	if application != "" {
-		candidates = []types.EntityType{types.EntityType(application + "::" + ident), types.EntityType(ident)}
+		if t := types.EntityType(application + "::" + ident); c.declares(t) {
+			return t, true
+		}
 	}
-	for _, t := range candidates {
-		if _, ok := c.types.Entities[t]; ok {
-			return t, true
-		}
-		if _, ok := c.types.Enums[t]; ok {
-			return t, true
-		}
+	if t := types.EntityType(ident); c.declares(t) {
+		return t, true
 	}
 	return "", false
+}
+
+func (c *Catalog) declares(t types.EntityType) bool {
+	if _, ok := c.types.Entities[t]; ok {
+		return true
+	}
+	_, ok := c.types.Enums[t]
+	return ok
 }
 
 // Context reads what an enforcement point says of an application's action as

@@ -81,7 +81,7 @@ func (c *inquiry) mapped(ctx context.Context, v *Version, view EntityView, who C
 		if !ok || mappedOp.Application != application {
 			return engine.Answer{}, nil, &catalog.InputError{Reason: fmt.Sprintf("the mapping of %s asks for %s, which is no action of %s", quoted(op.Action), quoted(req.Action), application)}
 		}
-		q, named, err := v.question(by, c.visit.Snapshot, mappedOp, req, view.World(), c.now)
+		q, named, err := v.question(by, c.visit.Snapshot, mappedOp, req, view.World(), c.now, new(memory))
 		if err == nil {
 			err = inform(ctx, q, view, named)
 		}

@@ -27,6 +27,7 @@ type Observation struct {
 	Effects []string
 	// Start is when the decision began, and Steps what it then did, in order.
 	Start time.Time
+	// The steps may be kept no longer than the call.
 	Steps []Step
 }
 
@@ -59,9 +60,9 @@ func (c *inquiry) observe(ctx context.Context, d authz.Decision) {
 	c.p.Observer.Decided(ctx, o)
 }
 
-// micros are the steps as records hold them, in microseconds.
-func micros(steps []Step) map[string]int64 {
-	m := make(map[string]int64, len(steps))
+// micros puts the steps into m, as records hold them, in microseconds.
+func micros(m map[string]int64, steps []Step) map[string]int64 {
+	clear(m)
 	for _, s := range steps {
 		m[s.Name] += s.Took.Microseconds()
 	}

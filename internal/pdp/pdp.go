@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -65,7 +66,7 @@ type EntityView interface {
 }
 
 // A Recorder makes records durable: the log of this node, or a store that
-// several nodes share.
+// several nodes share. It keeps nothing of a record when it has returned.
 type Recorder interface {
 	// Append makes one record durable before it returns.
 	Append(ctx context.Context, r audit.Record) (audit.Receipt, error)
@@ -193,7 +194,7 @@ func (p *PDP) Decide(ctx context.Context, req authz.Request) (authz.Decision, er
 		return c.withhold(ctx, authz.ReasonToolChanged, quoted(req.Action)+" has changed since it was pinned; an operator has to review it.")
 	}
 	view := p.view()
-	q, named, err := v.question(who, c.visit.Snapshot, op, c.req, view.World(), c.now)
+	q, named, err := v.question(who, c.visit.Snapshot, op, c.req, view.World(), c.now, c.memory)
 	if err != nil {
 		return c.withhold(ctx, authz.ReasonInputInvalid, sentence(err))
 	}
@@ -336,7 +337,7 @@ func denialMessage(code, action string) string {
 
 // quoted makes a caller's string safe to repeat in a message: short, and
 // without control characters.
-func quoted(s string) string { return fmt.Sprintf("%q", clip(s, 128)) }
+func quoted(s string) string { return strconv.Quote(clip(s, 128)) }
 
 // sentence makes an error fit to be read by an agent.
 func sentence(err error) string {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/bailiwick-dev/bailiwick/authz"
@@ -33,13 +34,20 @@ type inquiry struct {
 	lap      time.Time
 	steps    []Step
 
-	// The parts of the record live here, since each decision needs all of them.
-	who   audit.Who
-	what  audit.What
-	why   audit.Why
-	room  [8]Step
-	state audit.Session
+	// The parts of the record and the question live here, since each decision
+	// needs all of them.
+	who    audit.Who
+	what   audit.What
+	why    audit.Why
+	room   [8]Step
+	micros map[string]int64
+	state  audit.Session
+	memory *memory
 }
+
+// inquiries are those that have ended. Nobody keeps anything of one that is in
+// here: answers are made of what is their own.
+var inquiries = sync.Pool{New: func() any { return &inquiry{micros: map[string]int64{}, memory: new(memory)} }}
 
 func (p *PDP) open(req authz.Request) *inquiry {
 	now := p.Now()
@@ -47,8 +55,9 @@ func (p *PDP) open(req authz.Request) *inquiry {
 	if p.Observe {
 		mode = "observe"
 	}
-	c := &inquiry{
-		p: p, req: req, now: now, lap: now, session: req.Session,
+	c := inquiries.Get().(*inquiry)
+	*c = inquiry{
+		p: p, req: req, now: now, lap: now, session: req.Session, micros: c.micros, memory: c.memory,
 		who: audit.Who{Session: req.Session, Gate: req.Gate, Correlation: clip(req.Correlation, 128)},
 		// What an unverified caller sends is not kept: it could be anything,
 		// and any amount of it.
@@ -66,6 +75,7 @@ func (c *inquiry) close() {
 	if c.visit != nil {
 		c.visit.Leave()
 	}
+	inquiries.Put(c)
 }
 
 // timed ends a step.
@@ -95,11 +105,16 @@ func input(req authz.Request) json.RawMessage {
 	if a == nil {
 		return req.Input
 	}
-	b := []byte{'{'}
-	for _, part := range []struct {
+	parts := [...]struct {
 		name string
 		raw  json.RawMessage
-	}{{"action", a.ActionProperties}, {"context", a.Context}, {"input", req.Input}, {"resource", a.ResourceProperties}, {"subject", a.SubjectProperties}} {
+	}{{"action", a.ActionProperties}, {"context", a.Context}, {"input", req.Input}, {"resource", a.ResourceProperties}, {"subject", a.SubjectProperties}}
+	size := 2
+	for _, part := range parts {
+		size += len(part.raw) + len(`"":,`) + len(part.name)
+	}
+	b := append(make([]byte, 0, size), '{')
+	for _, part := range parts {
 		if len(part.raw) == 0 || part.name == "input" && len(a.Context) > 0 {
 			continue // the input is a part of the context
 		}
@@ -241,7 +256,7 @@ func (c *inquiry) conclude(ctx context.Context, fault error) (authz.Decision, er
 	if why.Released && c.op != nil {
 		why.Labels = c.op.OutputLabels(c.req.Server)
 	}
-	why.Micros = micros(c.steps)
+	why.Micros = micros(c.micros, c.steps)
 	ctx, cancel := durable(ctx)
 	defer cancel()
 	receipt, err := c.p.Log.Append(ctx, c.record)

@@ -188,7 +188,7 @@ func (s *search) allowed(ctx context.Context, req authz.Request) (bool, error) {
 		req.Server = op.Server
 	}
 	now := s.p.Now()
-	q, named, err := s.v.question(who, session.Snapshot{ID: "search", Started: now}, op, req, s.view.World(), now)
+	q, named, err := s.v.question(who, session.Snapshot{ID: "search", Started: now}, op, req, s.view.World(), now, new(memory))
 	if err != nil {
 		return false, nil
 	}

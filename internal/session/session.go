@@ -187,8 +187,11 @@ func (e *entry) apply(index uint64, eff Effect) {
 	if included {
 		return
 	}
-	// A fresh slice, since a save may be reading the old one.
-	e.Ahead = slices.Insert(slices.Clone(e.Ahead), at, index)
+	if at == len(e.Ahead) {
+		e.Ahead = append(e.Ahead, index) // a save reads what was there before
+	} else {
+		e.Ahead = slices.Insert(slices.Clone(e.Ahead), at, index) // in a slice that no save is reading
+	}
 	switch {
 	case eff.Uncounted:
 	case eff.Released:

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/cedar-policy/cedar-go/types"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
@@ -75,6 +76,7 @@ func Record(t resolved.RecordType, raw []byte, o Options) (types.RecordMap, erro
 	if err != nil {
 		return nil, err
 	}
+	defer r.close()
 	m, err := r.record(t, o.Partial)
 	if err != nil {
 		return nil, err
@@ -89,6 +91,7 @@ func Map(elem resolved.IsType, raw []byte, o Options) (types.RecordMap, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer r.close()
 	if r.dec.PeekKind() != '{' {
 		return nil, r.wrong("an object")
 	}
@@ -111,6 +114,7 @@ func Value(t resolved.IsType, raw []byte, o Options) (types.Value, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer r.close()
 	v, err := r.value(t, o.Partial)
 	if err != nil {
 		return nil, err
@@ -126,14 +130,24 @@ type reader struct {
 	values int
 }
 
+// readers are those that have been closed. Strings that a decoder returned are
+// copies, and stay.
+var readers = sync.Pool{New: func() any { return &reader{dec: new(jsontext.Decoder)} }}
+
 func newReader(raw []byte, o Options) (*reader, error) {
-	r := &reader{Options: o}
 	if len(raw) > maxBytes {
-		return nil, r.errorf("is larger than %d bytes", maxBytes)
+		return nil, &Error{Reason: fmt.Sprintf("is larger than %d bytes", maxBytes)}
 	}
+	r := readers.Get().(*reader)
+	r.Options, r.path, r.values = o, r.path[:0], 0
 	// Not AllowDuplicateNames and not AllowInvalidUTF8: I-JSON (RFC 7493 §2).
-	r.dec = jsontext.NewDecoder(bytes.NewBuffer(raw))
+	r.dec.Reset(bytes.NewBuffer(raw))
 	return r, nil
+}
+
+func (r *reader) close() {
+	r.Options = Options{}
+	readers.Put(r)
 }
 
 func (r *reader) end() error {
