@@ -25,7 +25,7 @@ func main() {
 		write  = flag.Bool("write", false, "write the tables to bench/RESULTS.md too")
 		rounds = flag.Int("rounds", 3, "rounds")
 		window = flag.Duration("window", 2*time.Second, "how long one server is asked in one round with one number of connections")
-		what   = flag.String("serve", "", "be the server echo or cedar (the benchmark starts itself this way)")
+		what   = flag.String("serve", "", "be the server echo, cedar or unrecorded (the benchmark starts itself this way)")
 		addr   = flag.String("addr", "", "where to be that server")
 	)
 	flag.Parse()
@@ -44,7 +44,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var err error
-	if *what != "" {
+	if *what == "unrecorded" {
+		err = serveUnrecorded(ctx)
+	} else if *what != "" {
 		err = serve(*what, *addr, b.sizes[0])
 	} else {
 		err = b.run(ctx, *write)
@@ -67,14 +69,14 @@ type bench struct {
 
 // servers are what is measured with n policies: the floor first.
 func (b *bench) servers(n int) ([]*server, error) {
-	all := []*server{echo(), us(), plainCedar(), opa(), cerbos(), openfga()}
+	all := []*server{echo(), us(), unrecorded(), plainCedar(), opa(), cerbos(), openfga()}
 	for _, name := range b.only {
 		if !slices.ContainsFunc(all, func(s *server) bool { return s.name == name }) {
 			return nil, fmt.Errorf("-only: there is no server %q", name)
 		}
 	}
 	return slices.DeleteFunc(all, func(s *server) bool {
-		peer := s.name != "echo" && s.name != "bailiwick"
+		peer := s.name != "echo" && s.name != "bailiwick" && s.name != "unrecorded"
 		return n > 10_000 && peer || len(b.only) > 0 && s.name != "echo" && !slices.Contains(b.only, s.name)
 	}), nil
 }

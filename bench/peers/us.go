@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 
+	"github.com/bailiwick-dev/bailiwick/internal/app"
+	"github.com/bailiwick-dev/bailiwick/internal/audit"
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
 )
 
@@ -37,6 +41,47 @@ func us() *server {
 		yes:    `"decision":true`, no: `"decision":false`,
 	}
 }
+
+// unrecorded is the same server without the record, which the product cannot be
+// told to leave out: what the decision itself costs.
+func unrecorded() *server {
+	s := us()
+	s.name, s.layout = "unrecorded", "the same, and no decision recorded"
+	s.binary = self
+	s.write = func(write func(string, string, *workload) ([]string, error)) func(string, string, *workload) ([]string, error) {
+		return func(dir, addr string, w *workload) ([]string, error) {
+			_, err := write(dir, addr, w)
+			return []string{"-serve", "unrecorded"}, err
+		}
+	}(s.write)
+	return s
+}
+
+// serveUnrecorded serves the directory that it is started in.
+func serveUnrecorded(ctx context.Context) error {
+	c, err := app.LoadConfig("bailiwick.yaml")
+	if err != nil {
+		return err
+	}
+	n, err := app.Start(ctx, c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	n.PDP.Log = &forgetful{}
+	if err := n.Listen(); err != nil {
+		return errors.Join(err, n.Close(ctx))
+	}
+	return errors.Join(n.Wait(ctx), n.Close(context.WithoutCancel(ctx)))
+}
+
+// A forgetful recorder says that it has recorded, and has not.
+type forgetful struct{ index atomic.Uint64 }
+
+func (f *forgetful) Append(context.Context, audit.Record) (audit.Receipt, error) {
+	return audit.Receipt{Index: f.index.Add(1)}, nil
+}
+
+func (f *forgetful) Post(audit.Record) error { return nil }
 
 // ourSchema is [cedarSchema] as an application: Cedar lets no namespace have
 // the plane's own names.
