@@ -16,6 +16,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/pdp"
 	"github.com/bailiwick-dev/bailiwick/internal/policy"
+	"github.com/bailiwick-dev/bailiwick/internal/risk"
 )
 
 // LoadLock reads the pinned tool definitions. A missing file pins nothing.
@@ -71,12 +72,29 @@ func LoadPolicies(c *Config, cat *catalog.Catalog) (*policy.Set, error) {
 	for _, t := range tests {
 		parts["test:"+t.File] = t.Text
 	}
-	for name, file := range map[string]string{"catalog": c.Catalog, "lock": c.Lock} {
+	for name, file := range map[string]string{"catalog": c.Catalog, "lock": c.Lock, "scorecard": scorecardFile(c)} {
 		if parts[name], err = readOptional(file); err != nil {
 			return nil, err
 		}
 	}
 	return policy.New(policy.Config{Policies: sources, Schema: cat.Schema(), Parts: parts})
+}
+
+// scorecardFile weighs the signals of risk. It lies beside the policies, with
+// which it is versioned.
+func scorecardFile(c *Config) string { return filepath.Join(c.Policies, "scorecard.yaml") }
+
+// LoadScorecard reads the scorecard. A missing file is the default one.
+func LoadScorecard(c *Config) (*risk.Scorecard, error) {
+	text, err := readOptional(scorecardFile(c))
+	if err != nil {
+		return nil, err
+	}
+	card, err := risk.ParseScorecard(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", scorecardFile(c), err)
+	}
+	return card, nil
 }
 
 // LoadVersion reads everything that decides.
@@ -93,7 +111,11 @@ func LoadVersion(c *Config) (*pdp.Version, error) {
 	if err != nil {
 		return nil, fmt.Errorf("compile policies: %w", err)
 	}
-	v, err := pdp.NewVersion(cat, program)
+	card, err := LoadScorecard(c)
+	if err != nil {
+		return nil, err
+	}
+	v, err := pdp.NewVersion(cat, program, card)
 	if err != nil {
 		return nil, fmt.Errorf("check catalogue: %w", err)
 	}

@@ -29,6 +29,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/pep/httpgate"
 	"github.com/bailiwick-dev/bailiwick/internal/pep/mcpgate"
 	"github.com/bailiwick-dev/bailiwick/internal/pep/remote"
+	"github.com/bailiwick-dev/bailiwick/internal/risk"
 	"github.com/bailiwick-dev/bailiwick/internal/session"
 	"github.com/bailiwick-dev/bailiwick/internal/store"
 	"github.com/bailiwick-dev/bailiwick/internal/telemetry"
@@ -55,6 +56,7 @@ type Node struct {
 	log       *audit.Log
 	state     *store.State
 	sessions  *session.Tracker
+	risk      *risk.Tracker
 	entities  *entity.Directory
 	live      *live
 	apis      *httpgate.Gate       // nil: no API is behind the gateway
@@ -148,7 +150,7 @@ func (n *Node) openPDP(ctx, tasks context.Context) error {
 	}
 	n.telemetry.SetVersion(v.Digest())
 	n.PDP, err = pdp.New(pdp.Config{
-		Observer: n.telemetry, Identity: verifier, Sessions: n.sessions, Policies: n.live, Log: n.log, Logger: n.logger, Observe: c.Mode == "observe",
+		Observer: n.telemetry, Identity: verifier, Sessions: n.sessions, Policies: n.live, Log: n.log, Logger: n.logger, Observe: c.Mode == "observe", Risk: n.risk,
 		Entities: views{n.entities}, Elevations: c.Elevations, MaxInFlight: c.MaxInFlight,
 	})
 	if err != nil {
@@ -178,6 +180,15 @@ func (n *Node) openData(ctx context.Context) error {
 		return err
 	}
 	if n.sessions, err = session.New(session.Config{Store: n.state}); err != nil {
+		return err
+	}
+	n.risk = risk.New()
+	err = n.state.Habits(ctx, func(agent string, state []byte) {
+		if err := n.risk.Restore(agent, state); err != nil {
+			n.logger.Warn("an agent begins without a habit", "error", err)
+		}
+	})
+	if err != nil {
 		return err
 	}
 	from, err := n.sessions.Position(ctx)
@@ -266,6 +277,9 @@ func (n *Node) keep(ctx context.Context) {
 			if err := n.sessions.Save(ctx); err != nil && ctx.Err() == nil {
 				n.logger.Error("sessions not saved; they will be caught up from the evidence", "error", err)
 			}
+			if err := n.state.SaveHabits(ctx, n.risk.Changed()); err != nil && ctx.Err() == nil {
+				n.logger.Error("habits not saved; what was learnt since is lost if the node stops now", "error", err)
+			}
 			if err := n.PDP.RecordRefusals(); err != nil {
 				n.logger.Error("refused requests not counted on the record", "error", err)
 			}
@@ -321,7 +335,7 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	if n.log != nil {
 		if n.sessions != nil {
-			errs = append(errs, n.sessions.Save(ctx))
+			errs = append(errs, n.sessions.Save(ctx), n.state.SaveHabits(ctx, n.risk.Changed()))
 		}
 		errs = append(errs, n.log.Close())
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/engine"
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/pdp"
+	"github.com/bailiwick-dev/bailiwick/internal/risk"
 	"github.com/bailiwick-dev/bailiwick/internal/session"
 )
 
@@ -32,6 +33,7 @@ type Question struct {
 	Resource *authz.Entity   `json:"resource,omitempty" yaml:"resource"`
 	Input    map[string]any  `json:"input,omitempty" yaml:"input"`
 	Session  QuestionSession `json:"session,omitzero" yaml:"session"`
+	Risk     QuestionRisk    `json:"risk,omitzero" yaml:"risk"`
 	// Gate defaults to "mcp-http".
 	Gate string `json:"gate,omitempty" yaml:"gate"`
 	// Now defaults to the present.
@@ -45,6 +47,29 @@ type QuestionSession struct {
 	Calls   int64     `json:"calls,omitempty" yaml:"calls"`
 	Denials int64     `json:"denials,omitempty" yaml:"denials"`
 	Started time.Time `json:"started,omitzero" yaml:"started"`
+}
+
+// A QuestionRisk is the risk that a [Question] supposes.
+type QuestionRisk struct {
+	// Score is 0 to 100.
+	Score int64 `json:"score,omitempty" yaml:"score"`
+	// Reasons are names of signals.
+	Reasons []string `json:"reasons,omitempty" yaml:"reasons"`
+}
+
+func (r QuestionRisk) score() (s risk.Score, err error) {
+	if r.Score < 0 || r.Score > risk.Most {
+		return s, fmt.Errorf("risk.score is %d, and must be 0 to %d", r.Score, risk.Most)
+	}
+	for _, name := range r.Reasons {
+		signal, ok := risk.SignalOf(name)
+		if !ok {
+			return s, fmt.Errorf("risk.reasons: there is no signal %q; there are %s", name, risk.Names())
+		}
+		s.Points[signal] = 1
+	}
+	s.Total = r.Score
+	return s, nil
 }
 
 // Ask types the question for a version's engine. The error is fit for the
@@ -85,7 +110,11 @@ func (q Question) Ask(v *pdp.Version) (*engine.Request, error) {
 	who := pdp.Caller{Subject: identity.Subject{
 		Agent: q.Agent, Groups: q.Groups, For: q.Subject, Method: orDefault(q.Auth, identity.MethodKey), Level: identity.LevelProven,
 	}}
-	return v.Request(who, s, op, req, nil, now)
+	score, err := q.Risk.score()
+	if err != nil {
+		return nil, err
+	}
+	return v.Request(who, s, score, op, req, nil, now)
 }
 
 func orDefault(s, d string) string {

@@ -137,8 +137,20 @@ func (w *jsonWriter) why(o *Why) {
 	w.reasons(o.Reasons)
 	w.policies(o.Policies)
 	w.session(o.Session)
+	w.risk(o.Risk)
 	w.someTexts("labels", o.Labels)
-	w.micros(o.Micros)
+	w.numbers("micros", o.Micros)
+	w.raw("}")
+}
+
+func (w *jsonWriter) risk(o *Risk) {
+	if o == nil {
+		return
+	}
+	w.key("risk")
+	w.raw("{")
+	w.numberOf("score", o.Score)
+	w.numbers("points", o.Points)
 	w.raw("}")
 }
 
@@ -200,26 +212,26 @@ func (w *jsonWriter) session(o *Session) {
 	w.raw(`"}`)
 }
 
-func (w *jsonWriter) micros(m map[string]int64) {
+func (w *jsonWriter) numbers(name string, m map[string]int64) {
 	if len(m) == 0 {
 		return
 	}
 	var room [8]string
-	steps := room[:0]
-	for step := range m {
-		steps = append(steps, step)
+	keys := room[:0]
+	for k := range m {
+		keys = append(keys, k)
 	}
-	slices.Sort(steps)
-	w.key("micros")
+	slices.Sort(keys)
+	w.key(name)
 	w.raw("{")
-	for _, step := range steps {
+	for _, k := range keys {
 		// Not key: it takes the names of fields, which need no escape.
 		if w.b[len(w.b)-1] != '{' {
 			w.raw(",")
 		}
-		w.text(step)
+		w.text(k)
 		w.raw(":")
-		w.number(m[step])
+		w.number(m[k])
 	}
 	w.raw("}")
 }

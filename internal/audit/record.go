@@ -84,10 +84,20 @@ type Why struct {
 	Policies []authz.PolicyRef `json:"policies,omitempty"`
 	// Session is the snapshot that policy saw.
 	Session *Session `json:"session,omitempty"`
+	// Risk is the score that policy saw.
+	Risk *Risk `json:"risk,omitempty"`
 	// Labels are what releasing the action taught the session.
 	Labels []string `json:"labels,omitempty"`
 	// Micros is the time spent in each step, in microseconds.
 	Micros map[string]int64 `json:"micros,omitempty"`
+}
+
+// Risk is how risky an action was taken to be.
+type Risk struct {
+	// Score is the sum of the points, bounded.
+	Score int64 `json:"score"`
+	// Points are what each signal added, by name, unless it was nothing.
+	Points map[string]int64 `json:"points,omitempty"`
 }
 
 // Session is a session's state as policy saw it.

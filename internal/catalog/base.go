@@ -19,6 +19,7 @@ type Session = {
 	started: datetime
 };
 type Auth = { method: String, level: Long, age: Long };
+type Risk = { score: Long, reasons: Set<String> };
 
 entity Group;
 entity Agent in [Group];
@@ -30,7 +31,7 @@ action "read", "write", "destructive", "external", "discover";
 `
 
 // baseTypes are the names that an operator's resource type may not have.
-var baseTypes = []string{"Agent", "Auth", "Group", "McpPrompt", "McpResource", "Null", "Server", "Session", "Unknown"}
+var baseTypes = []string{"Agent", "Auth", "Group", "McpPrompt", "McpResource", "Null", "Risk", "Server", "Session", "Unknown"}
 
 // newGenerator is a generator with the base schema in it.
 func newGenerator() (*generator, error) {
@@ -67,6 +68,7 @@ func planeContext() ast.RecordType {
 	return ast.RecordType{
 		"session":   {Type: ast.Type("Session")},
 		"auth":      {Type: ast.Type("Auth")},
+		"risk":      {Type: ast.Type("Risk")},
 		"approvals": {Type: ast.Set(ast.Type("String"))},
 		"now":       {Type: ast.Type("datetime")},
 		"gate":      {Type: ast.Type("String")},

@@ -109,6 +109,7 @@ func TestSchemaOfATool(t *testing.T) {
     gate: String,
     input: mail_x2dbox__send_x20mail__Input,
     now: datetime,
+    risk: Risk,
     session: Session,
     subject?: String
   }
@@ -328,6 +329,7 @@ func checkRequest(t fataler, c *Catalog, o *Operation, input types.Record, resou
 		Context: types.NewRecord(types.RecordMap{
 			"input": input, "gate": types.String("mcp"), "now": types.NewDatetimeFromMillis(1),
 			"auth":      types.NewRecord(types.RecordMap{"method": types.String("key"), "level": types.Long(1), "age": types.Long(0)}),
+			"risk":      types.NewRecord(types.RecordMap{"score": types.Long(0), "reasons": types.NewSet()}),
 			"approvals": types.NewSet(),
 			"session": types.NewRecord(types.RecordMap{
 				"id": types.String("s"), "labels": types.NewSet(), "calls": types.Long(1),

@@ -10,12 +10,13 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/coaz"
 	"github.com/bailiwick-dev/bailiwick/internal/engine"
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
+	"github.com/bailiwick-dev/bailiwick/internal/risk"
 )
 
 // NewVersion is a catalogue and the policies checked against it, with the
 // mappings that tools of bound servers declare (docs/design/011-coaz.md).
-func NewVersion(c *catalog.Catalog, p *engine.Program) (*Version, error) {
-	v := &Version{Catalog: c, Program: p, mappings: map[string]*coaz.Mapping{}}
+func NewVersion(c *catalog.Catalog, p *engine.Program, card *risk.Scorecard) (*Version, error) {
+	v := &Version{Catalog: c, Program: p, Scorecard: card, mappings: map[string]*coaz.Mapping{}}
 	for _, op := range c.Operations() {
 		if op.Tool == "" || c.Bound(op.Server) == "" {
 			continue
@@ -81,8 +82,10 @@ func (c *inquiry) mapped(ctx context.Context, v *Version, view EntityView, who C
 		if !ok || mappedOp.Application != application {
 			return engine.Answer{}, nil, &catalog.InputError{Reason: fmt.Sprintf("the mapping of %s asks for %s, which is no action of %s", quoted(op.Action), quoted(req.Action), application)}
 		}
-		q, named, err := v.question(by, c.visit.Snapshot, mappedOp, req, view.World(), c.now, new(memory))
+		m := new(memory)
+		q, named, err := v.question(by, c.visit.Snapshot, mappedOp, req, view.World(), c.now, m)
 		if err == nil {
+			q.Fields = append(q.Fields, m.riskOf(c.risk.assessment.Score))
 			err = inform(ctx, q, view, named)
 		}
 		if err == nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/engine"
 	"github.com/bailiwick-dev/bailiwick/internal/pdp"
 	"github.com/bailiwick-dev/bailiwick/internal/policy"
+	"github.com/bailiwick-dev/bailiwick/internal/risk"
 )
 
 // getCustomer declares its mapping; listCustomers has the default one.
@@ -52,7 +53,7 @@ func coazVersion(t *testing.T, bound, cedar string) (*pdp.Version, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return pdp.NewVersion(cat, program)
+	return pdp.NewVersion(cat, program, risk.DefaultScorecard())
 }
 
 // What a bound server's mapping asks must be allowed beside what the plane asks

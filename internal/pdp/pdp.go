@@ -22,6 +22,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/engine"
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/pep"
+	"github.com/bailiwick-dev/bailiwick/internal/risk"
 	"github.com/bailiwick-dev/bailiwick/internal/session"
 )
 
@@ -37,6 +38,8 @@ type PolicySource interface {
 type Version struct {
 	Catalog *catalog.Catalog
 	Program *engine.Program
+	// Scorecard weighs the signals of risk. Nil: the default one does.
+	Scorecard *risk.Scorecard
 
 	mappings map[string]*coaz.Mapping // that tools of bound servers declare
 }
@@ -83,6 +86,8 @@ type Config struct {
 	// Entities is the PIP. Nil: nothing is known but what the credential proves
 	// and the request says.
 	Entities EntitySource
+	// Risk knows the habits of the agents. Nil: it begins with none.
+	Risk *risk.Tracker
 	// Elevations are the groups that a remedy may offer membership of.
 	Elevations []string
 	// MaxInFlight bounds how many decisions may be under way. More are refused
@@ -131,6 +136,9 @@ func New(c Config) (*PDP, error) {
 	}
 	if c.MaxInFlight <= 0 {
 		c.MaxInFlight = 4096
+	}
+	if c.Risk == nil {
+		c.Risk = risk.New()
 	}
 	if c.Entities == nil {
 		c.Entities = nothing{}
@@ -199,6 +207,9 @@ func (p *PDP) Decide(ctx context.Context, req authz.Request) (authz.Decision, er
 		return c.withhold(ctx, authz.ReasonInputInvalid, sentence(err))
 	}
 	c.typed(q)
+
+	// How risky is it?
+	c.appraise(v, q)
 
 	// Would what has to be looked up make a difference?
 	short := p.shortcut(v, view, q, named, c.req)

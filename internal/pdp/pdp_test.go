@@ -598,7 +598,7 @@ func TestRecordsReplay(t *testing.T) {
 		s := r.Why.Session
 		who := pdp.Caller{Subject: identity.Subject{Agent: r.Who.Subject.ID, Groups: r.Who.Groups, For: r.Who.For, Method: r.Who.Auth, Level: identity.LevelProven}}
 		snap := session.Snapshot{ID: s.ID, Agent: who.Agent, Started: s.Started, Calls: s.Calls, Denials: s.Denials, Labels: s.Labels}
-		q, err := v.Request(who, snap, op, authz.Request{Action: r.What.Action, Server: r.What.Server, Input: r.Input, Gate: r.Who.Gate}, nil, r.Time)
+		q, err := v.Request(who, snap, scored(r.Why.Risk), op, authz.Request{Action: r.What.Action, Server: r.What.Server, Input: r.Input, Gate: r.Who.Gate}, nil, r.Time)
 		if err != nil {
 			t.Fatal(err)
 		}

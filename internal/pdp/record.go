@@ -41,13 +41,16 @@ type inquiry struct {
 	why    audit.Why
 	room   [8]Step
 	micros map[string]int64
+	risk   appraisal
 	state  audit.Session
 	memory *memory
 }
 
 // inquiries are those that have ended. Nobody keeps anything of one that is in
 // here: answers are made of what is their own.
-var inquiries = sync.Pool{New: func() any { return &inquiry{micros: map[string]int64{}, memory: new(memory)} }}
+var inquiries = sync.Pool{New: func() any {
+	return &inquiry{micros: map[string]int64{}, memory: new(memory), risk: appraisal{points: map[string]int64{}}}
+}}
 
 func (p *PDP) open(req authz.Request) *inquiry {
 	now := p.Now()
@@ -57,7 +60,7 @@ func (p *PDP) open(req authz.Request) *inquiry {
 	}
 	c := inquiries.Get().(*inquiry)
 	*c = inquiry{
-		p: p, req: req, now: now, lap: now, session: req.Session, micros: c.micros, memory: c.memory,
+		p: p, req: req, now: now, lap: now, session: req.Session, micros: c.micros, memory: c.memory, risk: appraisal{points: c.risk.points, destinations: c.risk.destinations},
 		who: audit.Who{Session: req.Session, Gate: req.Gate, Correlation: clip(req.Correlation, 128)},
 		// What an unverified caller sends is not kept: it could be anything,
 		// and any amount of it.
@@ -275,6 +278,7 @@ func (c *inquiry) conclude(ctx context.Context, fault error) (authz.Decision, er
 	if c.visit != nil {
 		c.visit.Apply(receipt.Index, effect(c.record))
 	}
+	c.concluded(why.Released)
 	d := authz.Decision{
 		ID: c.record.Decision, Allow: why.Released, Observed: why.Released && c.record.Effect != "allow",
 		Reasons: why.Reasons, Policies: why.Policies, Version: c.record.Version, Remedies: c.remedies, Time: c.now,

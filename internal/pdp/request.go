@@ -11,6 +11,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/catalog"
 	"github.com/bailiwick-dev/bailiwick/internal/engine"
 	"github.com/bailiwick-dev/bailiwick/internal/pep"
+	"github.com/bailiwick-dev/bailiwick/internal/risk"
 	"github.com/bailiwick-dev/bailiwick/internal/session"
 )
 
@@ -21,11 +22,13 @@ const unknownAge = 10 * 365 * 24 * 60 * 60
 // Request makes the typed question that policy answers, as far as the world
 // knows about it. An error says what is wrong with the request, in words fit for
 // the caller; one that wraps errAssertion says that the PEP may not say this.
-func (v *Version) Request(who Caller, s session.Snapshot, op *catalog.Operation, req authz.Request, w *engine.World, now time.Time) (*engine.Request, error) {
-	q, _, err := v.question(who, s, op, req, w, now, new(memory))
+func (v *Version) Request(who Caller, s session.Snapshot, score risk.Score, op *catalog.Operation, req authz.Request, w *engine.World, now time.Time) (*engine.Request, error) {
+	m := new(memory)
+	q, _, err := v.question(who, s, op, req, w, now, m)
 	if err != nil {
 		return nil, err
 	}
+	q.Fields = append(q.Fields, m.riskOf(score))
 	return q, v.fill(q, who, req)
 }
 
@@ -34,7 +37,10 @@ func (v *Version) Request(who Caller, s session.Snapshot, op *catalog.Operation,
 type memory struct {
 	request                engine.Request
 	context, session, auth [12]engine.Field
+	risk                   [2]engine.Field
+	reasons                []string
 	named                  [4]types.EntityUID
+	input                  types.Value // nil: there are no arguments
 }
 
 // question types a request in m: who, what, on what, and in what circumstances.
@@ -42,12 +48,13 @@ type memory struct {
 func (v *Version) question(who Caller, s session.Snapshot, op *catalog.Operation, req authz.Request, w *engine.World, now time.Time, m *memory) (*engine.Request, []types.EntityUID, error) {
 	q := &m.request
 	*q = engine.Request{Action: op.UID(), Fields: m.context[:0], World: w}
+	m.input = nil
 	named := m.named[:0]
 	var err error
 	if op.Application != "" {
 		named, err = v.ofApplication(q, named, op, req)
 	} else {
-		err = v.ofCatalog(q, op, req)
+		err = v.ofCatalog(q, m, op, req)
 	}
 	if err == nil {
 		q.Principal, err = v.principal(who)
@@ -81,7 +88,7 @@ func (v *Version) fill(q *engine.Request, who Caller, req authz.Request) error {
 }
 
 // ofCatalog types the arguments of a tool or method, and finds what it touches.
-func (v *Version) ofCatalog(q *engine.Request, op *catalog.Operation, req authz.Request) error {
+func (v *Version) ofCatalog(q *engine.Request, m *memory, op *catalog.Operation, req authz.Request) error {
 	input, entities, err := op.Input(req.Server, req.Input)
 	if err != nil {
 		return err
@@ -91,6 +98,7 @@ func (v *Version) ofCatalog(q *engine.Request, op *catalog.Operation, req authz.
 		return err
 	}
 	q.Resource = resource
+	m.input = input
 	q.Fields = append(q.Fields, engine.Boxed("input", input))
 	add(q, ancestors)
 	for uid, e := range entities { // they are the input itself: nobody else knows them

@@ -11,6 +11,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/catalog"
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/pep"
+	"github.com/bailiwick-dev/bailiwick/internal/risk"
 	"github.com/bailiwick-dev/bailiwick/internal/session"
 )
 
@@ -188,10 +189,12 @@ func (s *search) allowed(ctx context.Context, req authz.Request) (bool, error) {
 		req.Server = op.Server
 	}
 	now := s.p.Now()
-	q, named, err := s.v.question(who, session.Snapshot{ID: "search", Started: now}, op, req, s.view.World(), now, new(memory))
+	m := new(memory)
+	q, named, err := s.v.question(who, session.Snapshot{ID: "search", Started: now}, op, req, s.view.World(), now, m)
 	if err != nil {
 		return false, nil
 	}
+	q.Fields = append(q.Fields, m.riskOf(risk.Score{})) // nothing is done yet
 	if err := inform(ctx, q, s.view, named); err != nil {
 		return false, err
 	}

@@ -68,12 +68,15 @@ func (s *State) migrate(ctx context.Context) error {
 	}
 	switch have {
 	case stateVersion:
-		return nil
+		if _, err := tx.ExecContext(ctx, habitSchema); err != nil { // files of before there were habits
+			return err
+		}
+		return tx.Commit()
 	case 0:
 	default:
 		return fmt.Errorf("schema version %d is not %d: the file was written by another release", have, stateVersion)
 	}
-	if _, err := tx.ExecContext(ctx, stateSchema+fmt.Sprintf("PRAGMA user_version = %d", stateVersion)); err != nil {
+	if _, err := tx.ExecContext(ctx, stateSchema+habitSchema+fmt.Sprintf("PRAGMA user_version = %d", stateVersion)); err != nil {
 		return err
 	}
 	return tx.Commit()
