@@ -60,7 +60,7 @@ func ourNode(b *testing.B, w *workload) (*app.Node, string) {
 
 func ourRequest(b *testing.B, key string, q question) authz.Request {
 	b.Helper()
-	context, err := json.Marshal(q.context())
+	context, err := json.Marshal(ourContext(q))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -36,10 +36,21 @@ func us() *server {
 		write: func(dir, addr string, w *workload) ([]string, error) {
 			return []string{"serve", "--config", "bailiwick.yaml"}, writeUs(dir, addr, hash, w)
 		},
-		ask:    askAuthZEN,
+		ask:    askUs,
 		header: "Authorization: Bearer " + key + "\r\n",
 		yes:    `"decision":true`, no: `"decision":false`,
 	}
+}
+
+// askUs asks as [askAuthZEN], with the names of [ourSchema].
+func askUs(_ *workload, q question) (string, any) {
+	body := q.authzen()
+	body["context"] = ourContext(q)
+	return "/access/v1/evaluation", body
+}
+
+func ourContext(q question) object {
+	return object{"danger": q.risk, "amount": q.amount, "hour": q.hour}
 }
 
 // unrecorded is the same server without the record, which the product cannot be
@@ -91,7 +102,7 @@ const ourSchema = `namespace Bench {
 	entity tool { sensitivity: Long };
 	action call_tool appliesTo {
 		principal: [agent], resource: [tool],
-		context: { risk: Long, amount: Long, hour: Long },
+		context: { danger: Long, amount: Long, hour: Long },
 	};
 }
 `
@@ -99,6 +110,7 @@ const ourSchema = `namespace Bench {
 // ourNames are the names of [cedarPolicies] in the application.
 var ourNames = strings.NewReplacer(
 	`Group::`, `Bench::group::`, `Tool::`, `Bench::tool::`, `Action::`, `Bench::Action::`,
+	`context.risk`, `context.danger`, // risk is what the plane itself says
 	`(principal, action, resource)`, `(principal, action == Bench::Action::"call_tool", resource)`,
 )
 

@@ -139,6 +139,7 @@ func New(c Config) (*Set, error) {
 	problems = append(problems, checkIDs(parsed)...)
 	if schema != nil {
 		problems = append(problems, newChecker(schema).checkAll(parsed)...)
+		problems = append(problems, checkTightens(parsed)...)
 	}
 	if len(problems) > 0 {
 		return nil, problems.sorted()

@@ -104,7 +104,19 @@ type habit struct {
 	state
 }
 
-// hash names a string in 64 bits that nobody can aim at. It is never zero.
+// name names a session or an operation in 64 bits (FNV-1a), never zero. Who can
+// choose two with one name gains nothing: operations are pinned by an operator,
+// and of sessions only the order of their calls is known.
+func name(s string) uint64 {
+	h := uint64(14695981039346656037)
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
+	}
+	return h | 1
+}
+
+// hash names a destination in 64 bits that nobody can aim at, never zero: one
+// that looks like another would be no stranger.
 func (h *habit) hash(s string) uint64 {
 	h.buf = append(h.buf[:0], s...)
 	sum := sha256.Sum256(h.buf)
@@ -116,7 +128,7 @@ func pair(a, b uint64) uint64 { return (bits.RotateLeft64(a, 31)*0x9e3779b97f4a7
 
 // assess counts the event and returns its signals.
 func (h *habit) assess(e *Event) (s strength, o omen) {
-	o.session, o.op = h.hash(e.Session), h.hash(e.Operation)
+	o.session, o.op = name(e.Session), name(e.Operation)
 	if slot := h.slot(o.session); slot >= 0 {
 		o.last = h.Last[slot]
 	}
