@@ -19,7 +19,7 @@ func newPolicy(o *options) *cobra.Command {
 against the catalogue: a policy that names a tool, an argument or a type that
 does not exist is an error. Tests stand beside them in *_test.yaml files.`,
 	}
-	cmd.AddCommand(newPolicyCheck(o), newPolicyTest(o), newPolicyExplain(o))
+	cmd.AddCommand(newPolicyCheck(o), newPolicyTest(o), newPolicyExplain(o), newPolicyAblate(o))
 	return cmd
 }
 
@@ -82,8 +82,9 @@ list of requests, each with the answer that the policies must give:
     policies: [small-payments]
 
 Required are name, agent, action and expect (allow or deny). Further: code,
-policies, subject, auth, server, resource {type, id}, gate, now, and of the
-session also id, denials and started. Without now the test is of the present.`,
+policies, subject, auth, server, resource {type, id}, gate, now,
+risk {score, reasons}, and of the session also id, denials and started. Without
+now the test is of the present.`,
 		Example: "  bailiwick policy test\n  bailiwick policy test --json | jq '.tests[] | select(.pass | not)'",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -106,6 +107,50 @@ session also id, denials and started. Without now the test is of the present.`,
 			return err
 		},
 	}
+}
+
+func newPolicyAblate(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "ablate",
+		Short: "Say which recorded decisions hang on one signal of risk",
+		Long: `Decide the recorded decisions again under the policies in force, without one
+signal of risk after the other. A decision that would be another without a
+signal hangs on that signal alone: whoever can silence it, or set it off, has
+that decision in hand.
+
+The scorecard, policies/scorecard.yaml, says how many points a signal may add:
+
+  caps: {rate: 15, sequence: 15, change: 25, denials: 15, sensitivity: 15,
+         untrusted: 20, destination: 15, hour: 10}
+  flag: 60   # from this score on nothing is learnt from an action`,
+		Example: "  bailiwick policy ablate\n  bailiwick policy ablate --json | jq '.signals[] | select(.decisive > 0)'",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := app.LoadConfig(o.config)
+			if err != nil {
+				return err
+			}
+			a, err := app.Ablate(cmd.Context(), c)
+			if err != nil {
+				return err
+			}
+			if o.json {
+				return printJSON(cmd, a)
+			}
+			return printAblation(cmd.OutOrStdout(), a)
+		},
+	}
+}
+
+func printAblation(w io.Writer, a app.Ablation) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-12s %8s %8s\n", "signal", "counted", "decisive")
+	for _, s := range a.Signals {
+		fmt.Fprintf(&b, "%-12s %8d %8d  %s\n", s.Signal, s.Counted, s.Decisive, printable(strings.Join(s.Examples, " ")))
+	}
+	fmt.Fprintf(&b, "%d decisions decided again, %d skipped\n", a.Decisions, a.Skipped)
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 func printTests(out, people io.Writer, r app.PolicyTestReport) error {

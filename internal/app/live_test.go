@@ -59,6 +59,8 @@ func TestWrongFilesChangeNothing(t *testing.T) {
 		"policies/a.cedar":  `@id("a") permit (principal, action == Action::"no/such", resource);`,
 		"catalog.yaml":      "servers: {nobody: {tools: {x: {effects: [read]}}}}\n",
 		"catalog.lock.json": "{",
+
+		"policies/scorecard.yaml": "caps: {mood: 3}\n",
 		// The schema is right in itself, but not for the entities that there are.
 		"schema.cedarschema": "namespace A { entity user { role?: Long }; }",
 	} {

@@ -32,6 +32,9 @@ func CheckPolicies(c *Config) (PolicyCheck, error) {
 	if err != nil {
 		return check, err
 	}
+	if _, err := LoadScorecard(c); err != nil {
+		return check, err
+	}
 	set, err := LoadPolicies(c, cat)
 	if errors.As(err, &check.Problems) {
 		return check, nil

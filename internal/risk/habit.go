@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// Bounds of what is known of one agent, about 10 KB.
+// Bounds of what is known of one agent, about 15 KB.
 const (
 	mostPairs        = 512 // of operations in a row
 	mostOperations   = 256 // as what is done, and as what was done before

@@ -6,12 +6,12 @@ import (
 	"sync"
 )
 
-// mostAgents is how many agents have a habit, about 10 KB each. Of further ones
+// mostAgents is how many agents have a habit, about 15 KB each. Of further ones
 // nothing is known, so that what is missing counts in full.
 const mostAgents = 10_000
 
 // A Tracker knows the habits of agents. It is safe for concurrent use. Its
-// memory is bounded: 10,000 agents of about 10 KB.
+// memory is bounded: 10,000 agents of about 15 KB.
 type Tracker struct {
 	mu     sync.RWMutex
 	agents map[string]*habit
