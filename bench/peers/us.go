@@ -140,11 +140,18 @@ func ourFiles(addr, keyHash string, w *workload) map[string]string {
 		}
 		fmt.Fprintf(&entities, "  - {type: Bench::agent, id: a%d, attributes: {clearance: %d}, parents: [%s]}\n", i, a.clearance, strings.Join(parents, ", "))
 	}
-	return map[string]string{
-		"bailiwick.yaml":       fmt.Sprintf("listen: %q\nentities: {files: [entities.yaml]}\n", addr),
-		"agents.yaml":          fmt.Sprintf("peps:\n  - {id: gate, key: %q, application: Bench, subjects: [agent]}\n", keyHash),
-		"schema.cedarschema":   ourSchema,
-		"policies/rules.cedar": ourNames.Replace(cedarPolicies(w)),
-		"entities.yaml":        entities.String(),
+	files := map[string]string{
+		"bailiwick.yaml":     fmt.Sprintf("listen: %q\nentities: {files: [entities.yaml]}\n", addr),
+		"agents.yaml":        fmt.Sprintf("peps:\n  - {id: gate, key: %q, application: Bench, subjects: [agent]}\n", keyHash),
+		"schema.cedarschema": ourSchema,
+		"entities.yaml":      entities.String(),
 	}
+	// A file of policies has a bound.
+	rules := strings.SplitAfter(ourNames.Replace(cedarPolicies(w)), ";\n")
+	for i := 0; len(rules) > 0; i++ {
+		n := min(len(rules), 2000)
+		files[fmt.Sprintf("policies/rules%d.cedar", i)] = strings.Join(rules[:n], "")
+		rules = rules[n:]
+	}
+	return files
 }

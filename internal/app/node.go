@@ -39,6 +39,11 @@ import (
 // than reading the records of that time again.
 const saveEvery = time.Second
 
+// saveHabitsEvery is how often changed habits are saved. A crash costs what was
+// learnt since. They are large: every second they would take a tenth of a busy
+// node's processor.
+const saveHabitsEvery = 30 * time.Second
+
 // drainFor is how long calls in flight may take to end when a node stops.
 const drainFor = 10 * time.Second
 
@@ -265,20 +270,22 @@ func (n *Node) policiesChanged(v *pdp.Version) {
 	}
 }
 
-// keep saves what is kept behind the decision path, every second or so.
+// keep saves what is kept behind the decision path.
 func (n *Node) keep(ctx context.Context) {
-	tick := time.NewTicker(saveEvery)
+	tick, habits := time.NewTicker(saveEvery), time.NewTicker(saveHabitsEvery)
 	defer tick.Stop()
+	defer habits.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-habits.C:
+			if err := n.state.SaveHabits(ctx, n.risk.Changed()); err != nil && ctx.Err() == nil {
+				n.logger.Error("habits not saved; what was learnt since is lost if the node stops now", "error", err)
+			}
 		case <-tick.C:
 			if err := n.sessions.Save(ctx); err != nil && ctx.Err() == nil {
 				n.logger.Error("sessions not saved; they will be caught up from the evidence", "error", err)
-			}
-			if err := n.state.SaveHabits(ctx, n.risk.Changed()); err != nil && ctx.Err() == nil {
-				n.logger.Error("habits not saved; what was learnt since is lost if the node stops now", "error", err)
 			}
 			if err := n.PDP.RecordRefusals(); err != nil {
 				n.logger.Error("refused requests not counted on the record", "error", err)
