@@ -130,6 +130,10 @@ type Decision struct {
 	// would allow the same request. A denial without any is final. An allow has
 	// none.
 	Remedies []Remedy
+	// Scope is whom and what an allow concerns, under the names by which each can
+	// be suspended. A gate that holds something open gives it up when any of them
+	// is. For our own gates: never shown to an agent.
+	Scope []Entity
 	// Version is the digest of the policy set that decided.
 	Version string
 	// Time is when it was decided.
@@ -201,6 +205,17 @@ const (
 	ReasonAssertion         = "assertion_refused"    // the PEP says what it may not say
 	ReasonEntitiesDown      = "entities_unavailable" // what is known of the entities could not be read
 	ReasonOverloaded        = "overloaded"           // there is more to decide than can be decided
+	ReasonAgentSuspended    = "agent_suspended"      // the agent is suspended
+	ReasonSessionSuspended  = "session_suspended"    // the session is suspended
+	ReasonOwnerSuspended    = "owner_suspended"      // the person acted for, or who owns the agent, is suspended
+	ReasonToolSuspended     = "tool_suspended"       // the tool is suspended
+	ReasonServerSuspended   = "server_suspended"     // the server is suspended
+	ReasonGroupSuspended    = "group_suspended"      // a group of the agent is suspended
+	ReasonKilled            = "killed"               // everything is suspended
+	ReasonBudgetExhausted   = "budget_exhausted"     // a budget does not have what the action may use up
+	ReasonBreakerOpen       = "breaker_open"         // it has failed too often lately
+	ReasonBudgetDown        = "budget_unavailable"   // what is used up could not be counted
+	ReasonRevocationUnknown = "revocation_unknown"   // what is suspended could not be found out
 )
 
 // A PolicyRef points at one policy.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"time"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
@@ -50,14 +51,17 @@ func OpenState(ctx context.Context, file string) (*State, error) {
 		return nil, fmt.Errorf("open state %s: %w", file, err)
 	}
 	s := &State{db: db}
-	if err := s.migrate(ctx); err != nil {
+	if err := migrate(ctx, db, stateVersion, stateSchema, habitSchema); err != nil {
 		return nil, errors.Join(fmt.Errorf("open state %s: %w", file, err), db.Close())
 	}
 	return s, nil
 }
 
-func (s *State) migrate(ctx context.Context) error {
-	tx, err := s.db.BeginTx(ctx, nil)
+// migrate makes the tables in a new file, and refuses one of another version.
+// What was added later is made, unless it is there, in a file of any age.
+func migrate(ctx context.Context, db *sql.DB, version int, schema string, added ...string) error {
+	later := strings.Join(added, "")
+	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -67,16 +71,19 @@ func (s *State) migrate(ctx context.Context) error {
 		return err
 	}
 	switch have {
-	case stateVersion:
-		if _, err := tx.ExecContext(ctx, habitSchema); err != nil { // files of before there were habits
+	case version:
+		if later == "" {
+			return nil
+		}
+		if _, err := tx.ExecContext(ctx, later); err != nil {
 			return err
 		}
 		return tx.Commit()
 	case 0:
 	default:
-		return fmt.Errorf("schema version %d is not %d: the file was written by another release", have, stateVersion)
+		return fmt.Errorf("schema version %d is not %d: the file was written by another release", have, version)
 	}
-	if _, err := tx.ExecContext(ctx, stateSchema+habitSchema+fmt.Sprintf("PRAGMA user_version = %d", stateVersion)); err != nil {
+	if _, err := tx.ExecContext(ctx, schema+later+fmt.Sprintf("PRAGMA user_version = %d", version)); err != nil {
 		return err
 	}
 	return tx.Commit()
