@@ -173,6 +173,8 @@ func (e *exchange) endpoint() (serve func(*exchange) *problem, method string) {
 		return (*exchange).gateDecide, http.MethodPost
 	case wire.PathReachable:
 		return (*exchange).gateReachable, http.MethodPost
+	case wire.PathLease:
+		return (*exchange).gateLease, http.MethodPost
 	case wire.PathReport:
 		return (*exchange).gateReport, http.MethodPost
 	}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/pep"
+	"github.com/bailiwick-dev/bailiwick/internal/revoke"
 	"github.com/bailiwick-dev/bailiwick/internal/wire"
 )
 
@@ -15,6 +17,41 @@ type Reporter interface {
 	// ReportFrom is [pep.Decider.Report] for a gate which the credential proves.
 	// An error that wraps [pep.ErrRefused] says that it may not report.
 	ReportFrom(ctx context.Context, gate authz.Credential, out authz.Outcome) error
+}
+
+// A Lessor is a decider that tells gates in other processes what is suspended.
+type Lessor interface {
+	// Lease answers when there is something new, or after a while: see
+	// [revoke.Authority.Lease]. An error that wraps [pep.ErrRefused] says that the
+	// gate may not ask.
+	Lease(ctx context.Context, gate authz.Credential, holder string, epoch uint64) (*revoke.Set, time.Duration, error)
+}
+
+// gateLease tells a gate what is suspended.
+func (e *exchange) gateLease() *problem {
+	lessor, ok := e.api.Decider.(Lessor)
+	if !ok {
+		return notFound()
+	}
+	body, p := e.body()
+	if p != nil {
+		return p
+	}
+	holder, epoch, err := wire.ParseLeaseRequest(&e.reader, body)
+	if err != nil {
+		return misunderstood(err)
+	}
+	ctx, cancel := context.WithTimeout(e.r.Context(), e.api.Timeout)
+	defer cancel()
+	set, term, err := e.api.lease(ctx, lessor, e.credential(), holder, epoch)
+	if err == nil {
+		e.buf, err = wire.AppendLease(e.buf, set, term)
+	}
+	if err != nil {
+		return e.fault("lease", err)
+	}
+	e.write(http.StatusOK)
+	return nil
 }
 
 // gateDecide decides for a gate in another process. Every decision is an
@@ -106,6 +143,11 @@ func (a *API) reach(ctx context.Context, req authz.Request, ops []pep.Operation)
 		return nil, fmt.Errorf("%w: not every operation was answered", errOurs)
 	}
 	return reach, err
+}
+
+func (a *API) lease(ctx context.Context, l Lessor, gate authz.Credential, holder string, epoch uint64) (set *revoke.Set, term time.Duration, err error) {
+	defer a.contain(&err)
+	return l.Lease(ctx, gate, holder, epoch)
 }
 
 func (a *API) report(ctx context.Context, r Reporter, gate authz.Credential, out authz.Outcome) (err error) {

@@ -132,12 +132,12 @@ func reasonStatus(code string) int {
 		return http.StatusBadRequest
 	case authz.ReasonToolUnknown, authz.ReasonMethodUnknown:
 		return http.StatusNotFound
-	case authz.ReasonOverloaded:
+	case authz.ReasonOverloaded, authz.ReasonBudgetExhausted:
 		return http.StatusTooManyRequests
 	case authz.ReasonPolicyError, authz.ReasonInternal:
 		return http.StatusInternalServerError
 	case authz.ReasonPolicyUnavailable, authz.ReasonIdentityDown, authz.ReasonSessionDown, authz.ReasonAuditDown, authz.ReasonEntitiesDown,
-		authz.ReasonPDPDown, authz.ReasonDeadline:
+		authz.ReasonPDPDown, authz.ReasonDeadline, authz.ReasonRevocationUnknown, authz.ReasonBudgetDown, authz.ReasonBreakerOpen:
 		return http.StatusServiceUnavailable
 	default:
 		return http.StatusForbidden

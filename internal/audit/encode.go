@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 	"unicode/utf8"
 
 	"github.com/bailiwick-dev/bailiwick/authz"
@@ -139,6 +140,7 @@ func (w *jsonWriter) why(o *Why) {
 	w.session(o.Session)
 	w.risk(o.Risk)
 	w.someTexts("labels", o.Labels)
+	w.spends(o.Spends)
 	w.numbers("micros", o.Micros)
 	w.raw("}")
 }
@@ -201,15 +203,38 @@ func (w *jsonWriter) session(o *Session) {
 	w.someTexts("labels", o.Labels)
 	w.numberOf("calls", o.Calls)
 	w.numberOf("denials", o.Denials)
-	w.key("started")
+	w.timeOf("started", o.Started)
+	w.raw("}")
+}
+
+func (w *jsonWriter) timeOf(name string, t time.Time) {
+	w.key(name)
 	w.raw(`"`)
-	b, err := o.Started.AppendText(w.b)
+	b, err := t.AppendText(w.b)
 	if err != nil {
-		w.err = fmt.Errorf("started: %w", err)
+		w.err = fmt.Errorf("%s: %w", name, err)
 		return
 	}
 	w.b = b
-	w.raw(`"}`)
+	w.raw(`"`)
+}
+
+func (w *jsonWriter) spends(list []Spend) {
+	if len(list) == 0 {
+		return
+	}
+	w.key("spends")
+	for i := range list {
+		s := &list[i]
+		w.separate('[', i)
+		w.raw("{")
+		w.textOf("budget", s.Budget)
+		w.textOf("subject", s.Subject)
+		w.timeOf("window", s.Window)
+		w.numberOf("amount", s.Amount)
+		w.raw("}")
+	}
+	w.raw("]")
 }
 
 func (w *jsonWriter) numbers(name string, m map[string]int64) {

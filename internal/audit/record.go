@@ -88,8 +88,18 @@ type Why struct {
 	Risk *Risk `json:"risk,omitempty"`
 	// Labels are what releasing the action taught the session.
 	Labels []string `json:"labels,omitempty"`
+	// Spends are what releasing the action reserves of budgets.
+	Spends []Spend `json:"spends,omitempty"`
 	// Micros is the time spent in each step, in microseconds.
 	Micros map[string]int64 `json:"micros,omitempty"`
+}
+
+// Spend is what was reserved of one budget.
+type Spend struct {
+	Budget  string    `json:"budget"`
+	Subject string    `json:"subject"`
+	Window  time.Time `json:"window"` // when it began
+	Amount  int64     `json:"amount"`
 }
 
 // Risk is how risky an action was taken to be.

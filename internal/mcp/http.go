@@ -20,6 +20,7 @@ import (
 // Bounds of an HTTP conversation.
 const (
 	dialTimeout     = 10 * time.Second
+	lastWords       = 500 * time.Millisecond
 	farewellTimeout = 5 * time.Second // for a cancellation, and for the end of a session
 	maxFarewells    = 16              // cancellations on their way at once
 	drainTimeout    = time.Second     // how long a stream may linger after its answer
@@ -147,8 +148,11 @@ func (l *httpLink) sayCancelled(k *call) {
 	}
 	ok := l.background(func() {
 		defer func() { <-l.farewells }()
-		ctx, cancel := context.WithTimeout(l.ctx, farewellTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), farewellTimeout)
 		defer cancel()
+		// Closing the link gives up what has not got through soon, and not at once:
+		// whoever ends a conversation while calls are under way wants them stopped.
+		defer context.AfterFunc(l.ctx, func() { time.AfterFunc(lastWords, cancel) })()
 		if resp, err := l.post(ctx, cancelled(k.wire), nil); err == nil {
 			discard(resp)
 		}

@@ -17,11 +17,14 @@ import (
 
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/audit"
+	"github.com/bailiwick-dev/bailiwick/internal/breaker"
+	"github.com/bailiwick-dev/bailiwick/internal/budget"
 	"github.com/bailiwick-dev/bailiwick/internal/catalog"
 	"github.com/bailiwick-dev/bailiwick/internal/coaz"
 	"github.com/bailiwick-dev/bailiwick/internal/engine"
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/pep"
+	"github.com/bailiwick-dev/bailiwick/internal/revoke"
 	"github.com/bailiwick-dev/bailiwick/internal/risk"
 	"github.com/bailiwick-dev/bailiwick/internal/session"
 )
@@ -86,6 +89,12 @@ type Config struct {
 	// Entities is the PIP. Nil: nothing is known but what the credential proves
 	// and the request says.
 	Entities EntitySource
+	// Breakers stop what keeps failing. Nil: there are none.
+	Breakers *breaker.Book
+	// Budgets count what is used up. Nil: there are none.
+	Budgets *budget.Ledger
+	// Suspensions say what is suspended. Nil: nothing ever is.
+	Suspensions *revoke.Authority
 	// Risk knows the habits of the agents. Nil: it begins with none.
 	Risk *risk.Tracker
 	// Elevations are the groups that a remedy may offer membership of.
@@ -195,11 +204,21 @@ func (p *PDP) Decide(ctx context.Context, req authz.Request) (authz.Decision, er
 	}
 	op, ok := v.Catalog.Find(who.application(), req.Action)
 	c.resolved(v, op)
+
+	// Is any of it suspended?
+	if why := c.suspended(); why != nil {
+		return c.stop(ctx, why)
+	}
 	if !ok {
 		return c.withhold(ctx, authz.ReasonToolUnknown, quoted(req.Action)+" is not in the catalogue; an operator has to pin it.")
 	}
 	if req.Definition != "" && req.Definition != op.Digest {
 		return c.withhold(ctx, authz.ReasonToolChanged, quoted(req.Action)+" has changed since it was pinned; an operator has to review it.")
+	}
+
+	// Does it keep failing?
+	if message, ok := c.admitted(); !ok {
+		return c.withhold(ctx, authz.ReasonBreakerOpen, message)
 	}
 	view := p.view()
 	q, named, err := v.question(who, c.visit.Snapshot, op, c.req, view.World(), c.now, c.memory)
@@ -214,7 +233,9 @@ func (p *PDP) Decide(ctx context.Context, req authz.Request) (authz.Decision, er
 	// Would what has to be looked up make a difference?
 	short := p.shortcut(v, view, q, named, c.req)
 	answer := short.answer
-	if !short.taken {
+	if short.taken {
+		c.scope = append(c.scope, revoke.UnknownGroups())
+	} else {
 		// What is known of them, and what does the PEP say?
 		if err := inform(ctx, q, view, named); err != nil {
 			return c.deny(ctx, authz.ReasonEntitiesDown, "What is known of the subject and the resource could not be read; try again later.", err)
@@ -223,6 +244,9 @@ func (p *PDP) Decide(ctx context.Context, req authz.Request) (authz.Decision, er
 			return c.refuseToBelieve(ctx, err)
 		}
 		c.timed(StepEntities)
+		if why := c.grouped(q); why != nil {
+			return c.stop(ctx, why)
+		}
 
 		// What does policy say?
 		answer = v.Program.Authorize(q)
@@ -245,6 +269,11 @@ func (p *PDP) Decide(ctx context.Context, req authz.Request) (authz.Decision, er
 		return c.withhold(ctx, answer.Code, denialMessage(answer.Code, req.Action))
 	}
 
+	// Is there enough left of what it uses up?
+	if why, fault := c.reserve(); why.Code != "" {
+		return c.unaffordable(ctx, why, fault)
+	}
+
 	// Write it down, then answer.
 	return c.release(ctx)
 }
@@ -264,6 +293,7 @@ func (p *PDP) Reachable(ctx context.Context, req authz.Request, ops []pep.Operat
 	for i, o := range ops {
 		reach[i] = p.Observe || v.reachable(who, req, o, w)
 	}
+	p.unsuspended(&who, sessionID(req, who.entity()), req.Server, ops, reach)
 	return reach, nil
 }
 
@@ -295,6 +325,8 @@ func (p *PDP) Report(_ context.Context, out authz.Outcome) error {
 	default:
 		return fmt.Errorf("report outcome of %s: unknown status %q", out.Decision, out.Status)
 	}
+	p.Breakers.Settle(out.Decision, result(out), p.Now())
+	settle(p.Budgets, out.Decision, out.Status, out.Bytes) // before it is on the record: see budget.Ledger
 	err := p.Log.Post(audit.Record{
 		Kind: audit.KindOutcome, Time: p.Now(), Decision: out.Decision, Effect: string(out.Status),
 		Outcome: &audit.Outcome{Status: out.Status, Bytes: out.Bytes, Error: clip(out.Error, 512)},

@@ -11,6 +11,8 @@ import (
 
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/audit"
+	"github.com/bailiwick-dev/bailiwick/internal/breaker"
+	"github.com/bailiwick-dev/bailiwick/internal/budget"
 	"github.com/bailiwick-dev/bailiwick/internal/catalog"
 	"github.com/bailiwick-dev/bailiwick/internal/coaz"
 	"github.com/bailiwick-dev/bailiwick/internal/engine"
@@ -29,6 +31,9 @@ type inquiry struct {
 	session  string
 	visit    *session.Visit
 	op       *catalog.Operation
+	scope    []authz.Entity // what may be suspended of it
+	reserved *budget.Reservation
+	call     *breaker.Call
 	remedies []authz.Remedy
 	record   audit.Record
 	lap      time.Time
@@ -40,6 +45,7 @@ type inquiry struct {
 	what   audit.What
 	why    audit.Why
 	room   [8]Step
+	named  [8]authz.Entity
 	micros map[string]int64
 	risk   appraisal
 	state  audit.Session
@@ -97,6 +103,7 @@ func (c *inquiry) identified(who Caller) {
 		w.PEP = who.PEP.ID
 	}
 	w.For, w.Groups, w.Auth, w.Session = who.For, who.Groups, who.Method, c.session
+	c.scope = concerns(c.named[:0], &who, c.session)
 	c.record.Input = input(c.req)
 	c.record.What.Resource = c.req.Resource
 }
@@ -171,6 +178,7 @@ func (c *inquiry) resolved(v *Version, op *catalog.Operation) {
 		}
 		c.record.What.Server = c.req.Server
 	}
+	c.scope = touches(c.scope, c.record.What.Action, c.req.Server)
 }
 
 func (c *inquiry) typed(q *engine.Request) {
@@ -266,24 +274,35 @@ func (c *inquiry) conclude(ctx context.Context, fault error) (authz.Decision, er
 	c.timed(StepRecord)
 	if errors.Is(err, audit.ErrLowDisk) && why.Released {
 		// There is room for denials still: say on the record why this is one.
-		c.record.Effect, why.Released, why.Labels = "deny", false, nil
+		c.reserved.Cancel()
+		c.record.Effect, why.Released, why.Labels, why.Spends = "deny", false, nil, nil
 		return c.deny(ctx, authz.ReasonAuditDown, "The disk of the evidence is nearly full; nothing is released.", err)
 	}
 	if err != nil {
+		c.reserved.Cancel()
+		c.call.Abandoned(c.now)
 		d := authz.Deny(authz.ReasonAuditDown, "The decision could not be recorded, so nothing was released.")
 		d.ID, d.Time = c.record.Decision, c.now
 		c.observe(ctx, d)
 		return d, fmt.Errorf("record decision: %w", errors.Join(err, fault))
 	}
+	c.tripped(why.Released, fault)
+	c.reserved.Recorded(c.record.Decision, receipt.Index, c.req.Advisory) // before the session: see budget.Ledger.Advance
 	if c.visit != nil {
 		c.visit.Apply(receipt.Index, effect(c.record))
 	}
 	c.concluded(why.Released)
+	if cut := c.suspended(); cut != nil && why.Released {
+		return c.recall(ctx, cut)
+	}
 	d := authz.Decision{
 		ID: c.record.Decision, Allow: why.Released, Observed: why.Released && c.record.Effect != "allow",
 		Reasons: why.Reasons, Policies: why.Policies, Version: c.record.Version, Remedies: c.remedies, Time: c.now,
 	}
 	c.observe(ctx, d)
+	if d.Allow && c.p.Suspensions != nil { // observers are told of no subject
+		d.Scope = slices.Clone(c.scope) // it may outlive the inquiry by hours
+	}
 	return d, fault
 }
 

@@ -188,6 +188,11 @@ func (s *search) allowed(ctx context.Context, req authz.Request) (bool, error) {
 	if req.Server == "" {
 		req.Server = op.Server
 	}
+	w := s.p.Suspensions.Watch()
+	scope := touches(concerns(make([]authz.Entity, 0, 8), &who, ""), op.Action, req.Server)
+	if w.Check(scope) != nil {
+		return false, nil
+	}
 	now := s.p.Now()
 	m := new(memory)
 	q, named, err := s.v.question(who, session.Snapshot{ID: "search", Started: now}, op, req, s.view.World(), now, m)
@@ -199,6 +204,9 @@ func (s *search) allowed(ctx context.Context, req authz.Request) (bool, error) {
 		return false, err
 	}
 	if err := s.v.fill(q, who, req); err != nil {
+		return false, nil
+	}
+	if w.Set().Groups() && w.Check(within(scope, q)) != nil {
 		return false, nil
 	}
 	return s.v.Program.Authorize(q).Allow, nil

@@ -53,7 +53,7 @@ func (p *PDP) shortcut(v *Version, view EntityView, q *engine.Request, named []t
 		_, known := w.Entity(uid)
 		return !known
 	}
-	if w == nil || s.wrong.Load() > 0 || asserts(req) || !slices.ContainsFunc(named, unknown) || len(v.Program.Set().Policies()) > mostPolicies {
+	if w == nil || s.wrong.Load() > 0 || p.Suspensions.Watch().Set().Groups() || asserts(req) || !slices.ContainsFunc(named, unknown) || len(v.Program.Set().Policies()) > mostPolicies {
 		return shortcut{}
 	}
 	for uid := range q.Entities {

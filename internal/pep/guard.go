@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/bailiwick-dev/bailiwick/authz"
+	"github.com/bailiwick-dev/bailiwick/internal/revoke"
 )
 
 // A Guard asks a [Decider] for a gate and fails closed. It carries out no
@@ -13,6 +14,8 @@ import (
 // profile: a PEP that cannot comply must deny).
 type Guard struct {
 	Decider
+	// Watch knows what is suspended. Nil: nothing ever is.
+	Watch *revoke.Watch
 	// Logger is told of faults. Required.
 	Logger *slog.Logger
 }
@@ -25,7 +28,22 @@ type Release struct {
 
 	once  sync.Once
 	guard *Guard
+	hold  *revoke.Hold
 }
+
+// Bind returns a ctx that also ends when what was released is suspended; the
+// cause is then a [revoke.Cut]. What runs under it is given up. Its cancel
+// function must be called.
+func (r *Release) Bind(ctx context.Context) (context.Context, context.CancelFunc) {
+	return r.hold.Bind(ctx)
+}
+
+// Cut says why what was released has to end, or is nil.
+func (r *Release) Cut() *revoke.Cut { return r.hold.Cut() }
+
+// OnCut has f called when what was released is suspended: see
+// [revoke.Hold.OnCut]. It is forgotten when the release is settled.
+func (r *Release) OnCut(f func(*revoke.Cut)) { r.hold.OnCut(f) }
 
 // Ask decides the request. The Release is nil unless the action may run.
 func (g *Guard) Ask(ctx context.Context, req authz.Request) (*Release, authz.Decision) {
@@ -40,7 +58,13 @@ func (g *Guard) Ask(ctx context.Context, req authz.Request) (*Release, authz.Dec
 	if !d.Allow {
 		return nil, d
 	}
-	r := &Release{Decision: d, guard: g}
+	r := &Release{Decision: d, guard: g, hold: g.Watch.Hold(d.Scope)}
+	// What was suspended while the answer was on its way here.
+	if cut := r.hold.Cut(); cut != nil {
+		r.Settle(authz.OutcomeNotRun, 0, cut.Code)
+		denial := authz.Decision{ID: d.ID, Version: d.Version, Reasons: []authz.Reason{cut.Reason}}
+		return nil, denial
+	}
 	if len(d.Obligations) > 0 {
 		r.Settle(authz.OutcomeNotRun, 0, "obligation not supported: "+d.Obligations[0].Type)
 		denial := authz.Deny(authz.ReasonObligationUnmet, "The decision demands something that this gate cannot do.")
@@ -53,6 +77,7 @@ func (g *Guard) Ask(ctx context.Context, req authz.Request) (*Release, authz.Dec
 // Settle records what became of the action.
 func (r *Release) Settle(status authz.OutcomeStatus, bytes int64, problem string) {
 	r.once.Do(func() {
+		r.hold.Release()
 		err := r.guard.Report(context.Background(), authz.Outcome{Decision: r.Decision.ID, Status: status, Bytes: bytes, Error: problem})
 		if err != nil {
 			// The decision stands on the record without an outcome, which is what

@@ -36,6 +36,9 @@ func reasons() []string {
 		authz.ReasonToolUnknown, authz.ReasonToolChanged, authz.ReasonInputInvalid, authz.ReasonAuditDown, authz.ReasonDeadline,
 		authz.ReasonInternal, authz.ReasonObligationUnmet, authz.ReasonMethodUnknown, authz.ReasonPDPDown, authz.ReasonUpstreamDown,
 		authz.ReasonHeaderMismatch, authz.ReasonAssertion, authz.ReasonEntitiesDown, authz.ReasonOverloaded,
+		authz.ReasonAgentSuspended, authz.ReasonSessionSuspended, authz.ReasonOwnerSuspended, authz.ReasonToolSuspended,
+		authz.ReasonServerSuspended, authz.ReasonGroupSuspended, authz.ReasonKilled, authz.ReasonRevocationUnknown,
+		authz.ReasonBudgetExhausted, authz.ReasonBreakerOpen, authz.ReasonBudgetDown,
 	}
 }
 

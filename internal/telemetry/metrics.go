@@ -25,6 +25,9 @@ const (
 	InFlight           = "bailiwick_decisions_in_flight"       // gauge: decisions under way
 	EntitySources      = "bailiwick_entity_sources"            // gauge: sources of entities
 	EntitySourcesDown  = "bailiwick_entity_sources_down"       // gauge: those that could not be read last
+	BreakersOpen       = "bailiwick_breakers_open"             // gauge: breakers that are open or half-open
+	BreakerChanges     = "bailiwick_breaker_transitions_total" // counter: changes of state of breakers
+	Suspensions        = "bailiwick_suspensions"               // gauge: what is suspended
 	ShortcutHits       = "bailiwick_shortcut_hits_total"       // counter: decisions that needed no look-up
 	ShortcutMisses     = "bailiwick_shortcut_misses_total"     // counter: decisions that did
 	ShortcutMismatches = "bailiwick_shortcut_mismatches_total" // counter: remembered answers that were wrong

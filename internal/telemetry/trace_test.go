@@ -226,6 +226,7 @@ func TestTelemetryTellsNoValue(t *testing.T) {
 	o.Decision.Policies = []authz.PolicyRef{{ID: "SECRET", File: "SECRET", Error: "SECRET"}}
 	o.Decision.Obligations = []authz.Obligation{{ID: "SECRET", Type: "SECRET", Properties: []byte(`"SECRET"`)}}
 	o.Decision.Remedies = []authz.Remedy{{{Kind: authz.FactApproval, Name: "SECRET"}, {Kind: "SECRET"}}}
+	o.Decision.Scope = []authz.Entity{{Type: "SECRET", ID: "SECRET"}}
 	through(tel, http.Header{
 		"Traceparent": {sampled}, "Tracestate": {"v=SECRET,w=" + strings.Repeat("x", 250) + ",y=" + strings.Repeat("x", 250)}, "Baggage": {"user=SECRET"}, "Authorization": {"Bearer SECRET"},
 	}, o)
@@ -248,7 +249,7 @@ func TestObservationsHoldNoSubjectAndNoInput(t *testing.T) {
 	}{
 		{reflect.TypeFor[pdp.Observation](), []string{"Decision", "Gate", "Action", "Effects", "Start", "Steps"}},
 		{reflect.TypeFor[pdp.Step](), []string{"Name", "Took"}},
-		{reflect.TypeFor[authz.Decision](), []string{"ID", "Allow", "Observed", "Reasons", "Policies", "Obligations", "Remedies", "Version", "Time"}},
+		{reflect.TypeFor[authz.Decision](), []string{"ID", "Allow", "Observed", "Reasons", "Policies", "Obligations", "Remedies", "Scope", "Version", "Time"}},
 	} {
 		var got []string
 		for f := range tt.of.Fields() {

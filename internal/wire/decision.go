@@ -39,6 +39,12 @@ func AppendDecision(b []byte, d *authz.Decision) ([]byte, error) {
 		w.trim()
 		w.b = append(w.b, "],"...)
 	})
+	list(&w, "scope", d.Scope, func(e authz.Entity) {
+		w.open("")
+		w.mustText("type", e.Type)
+		w.mustText("id", e.ID)
+		w.close()
+	})
 	w.text("version", d.Version)
 	if !d.Time.IsZero() {
 		w.text("time", d.Time.UTC().Format(time.RFC3339Nano))
@@ -98,6 +104,8 @@ func (f *form) decision() (d authz.Decision) {
 			f.array(member, func() { d.Obligations = append(d.Obligations, f.obligation()) })
 		case "remedies":
 			f.array(member, func() { d.Remedies = append(d.Remedies, f.remedy()) })
+		case "scope":
+			f.array(member, func() { d.Scope = append(d.Scope, f.entity("scope")) })
 		case "version":
 			d.Version = f.text(member)
 		case "time":

@@ -32,10 +32,10 @@ func statusOf(code string) int {
 	switch code {
 	case authz.ReasonUnauthenticated, reasonGateway:
 		return http.StatusUnauthorized
-	case authz.ReasonOverloaded:
+	case authz.ReasonOverloaded, authz.ReasonBudgetExhausted:
 		return http.StatusTooManyRequests
 	case authz.ReasonIdentityDown, authz.ReasonPolicyUnavailable, authz.ReasonSessionDown, authz.ReasonEntitiesDown, authz.ReasonAuditDown,
-		authz.ReasonDeadline, authz.ReasonPDPDown:
+		authz.ReasonDeadline, authz.ReasonPDPDown, authz.ReasonRevocationUnknown, authz.ReasonBudgetDown, authz.ReasonBreakerOpen:
 		return http.StatusServiceUnavailable
 	default:
 		return http.StatusForbidden

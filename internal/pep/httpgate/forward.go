@@ -76,6 +76,8 @@ func exchangeOf(r *http.Request) *exchange {
 func (a *api) forward(w http.ResponseWriter, r *http.Request, x *exchange) {
 	ctx, cancel := a.deadline(context.WithValue(r.Context(), exchangeKey{}, x))
 	defer cancel()
+	ctx, unbind := x.release.Bind(ctx)
+	defer unbind()
 	// A client that does not read its answer is cut with the call.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(a.gate.limits.Call))
 	w.Header().Set(decisionHeader, x.release.Decision.ID)
@@ -200,6 +202,9 @@ func (x *exchange) failed(w http.ResponseWriter, err error) {
 func (x *exchange) failure(err error) *refusal {
 	var slow net.Error
 	switch {
+	case x.release.Cut() != nil:
+		cut := x.release.Cut()
+		return refuse(cut.Code, cut.Message+" The call was cut off; what it asked may or may not have been done.")
 	case errors.Is(err, errRefused):
 		return refuse(reasonUpstreamDenies, "The upstream does not accept the gate's own credential; an operator has to look.")
 	case !x.connected.Load():
@@ -214,7 +219,10 @@ func (x *exchange) failure(err error) *refusal {
 // settle reports what became of the action.
 func (x *exchange) settle() {
 	b := x.answer
+	cut := x.release.Cut()
 	switch {
+	case cut != nil && x.connected.Load() && (b == nil || !b.whole):
+		x.release.Settle(authz.OutcomeAmbiguous, x.bytes(), cut.Code)
 	case b == nil && !x.connected.Load():
 		x.release.Settle(authz.OutcomeNotRun, 0, "the upstream could not be reached")
 	case b == nil:
@@ -228,6 +236,14 @@ func (x *exchange) settle() {
 	default:
 		x.release.Settle(authz.OutcomeSuccess, b.n, "")
 	}
+}
+
+// bytes is how much of an answer has come.
+func (x *exchange) bytes() int64 {
+	if x.answer == nil {
+		return 0
+	}
+	return x.answer.n
 }
 
 // An answerBody counts an answer and notes whether all of it was read.

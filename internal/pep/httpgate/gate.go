@@ -22,6 +22,7 @@ import (
 
 	"github.com/bailiwick-dev/bailiwick/internal/openapi"
 	"github.com/bailiwick-dev/bailiwick/internal/pep"
+	"github.com/bailiwick-dev/bailiwick/internal/revoke"
 )
 
 // gateName is the name under which decisions know this gate.
@@ -35,6 +36,8 @@ const Prefix = "/api/"
 type Config struct {
 	// Decider answers the gate's questions. Required.
 	Decider pep.Decider
+	// Watch knows what is suspended: calls of that are cut. Nil: nothing ever is.
+	Watch *revoke.Watch
 	// APIs are the APIs behind the gate. Required; names are unique.
 	APIs []API
 	// Logger is told what operators should know. Required.
@@ -150,7 +153,7 @@ func New(c Config) (*Gate, error) {
 		return nil, errors.New("httpgate: a gate needs at least one API")
 	}
 	g := &Gate{
-		guard:  &pep.Guard{Decider: c.Decider, Logger: c.Logger},
+		guard:  &pep.Guard{Decider: c.Decider, Watch: c.Watch, Logger: c.Logger},
 		log:    c.Logger,
 		limits: c.Limits.withDefaults(),
 		apis:   map[string]*api{},

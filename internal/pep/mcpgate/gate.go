@@ -23,6 +23,7 @@ import (
 
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
 	"github.com/bailiwick-dev/bailiwick/internal/pep"
+	"github.com/bailiwick-dev/bailiwick/internal/revoke"
 )
 
 // Names under which decisions know the two shapes of the gate.
@@ -35,6 +36,9 @@ const (
 type Config struct {
 	// Decider answers the gate's questions. Required.
 	Decider pep.Decider
+	// Watch knows what is suspended: calls and streams of that are cut. Nil:
+	// nothing ever is.
+	Watch *revoke.Watch
 	// Upstreams are the servers behind the gate. Required; names are unique.
 	Upstreams []mcp.Server
 	// Hosts are the host names under which clients may reach the gate, besides
@@ -129,7 +133,7 @@ func New(c Config) (*Gate, error) {
 	life, cut := context.WithCancel(context.Background())
 	taking, drain := context.WithCancel(life)
 	g := &Gate{
-		guard:     &pep.Guard{Decider: c.Decider, Logger: c.Logger},
+		guard:     &pep.Guard{Decider: c.Decider, Watch: c.Watch, Logger: c.Logger},
 		log:       c.Logger,
 		limits:    c.Limits.withDefaults(),
 		hosts:     c.Hosts,

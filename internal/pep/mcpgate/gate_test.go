@@ -59,6 +59,7 @@ type table struct {
 	asked    []authz.Request
 	outcomes []authz.Outcome
 	onDecide func(authz.Request)
+	scoped   bool // an allow says what may be suspended of it; the key names the agent
 }
 
 func (d *table) Decide(_ context.Context, q authz.Request) (authz.Decision, error) {
@@ -86,7 +87,13 @@ func (d *table) Decide(_ context.Context, q authz.Request) (authz.Decision, erro
 		den.ID = id
 		return den, nil
 	}
-	return authz.Decision{ID: id, Allow: true}, nil
+	allow := authz.Decision{ID: id, Allow: true}
+	if d.scoped {
+		allow.Scope = []authz.Entity{
+			{Type: "agent", ID: q.Credential.Value}, {Type: "session", ID: q.Session}, {Type: "tool", ID: q.Action}, {Type: "server", ID: q.Server},
+		}
+	}
+	return allow, nil
 }
 
 func (d *table) Reachable(_ context.Context, q authz.Request, ops []pep.Operation) ([]bool, error) {

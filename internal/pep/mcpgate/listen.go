@@ -3,12 +3,14 @@ package mcpgate
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"sync"
 
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
 	"github.com/bailiwick-dev/bailiwick/internal/pep"
+	"github.com/bailiwick-dev/bailiwick/internal/revoke"
 )
 
 // ears are who wants to know when lists may have changed for a reason of the
@@ -96,8 +98,8 @@ func (g *Gate) listen(ctx context.Context, r *request) answer {
 	if f != nil {
 		return f.answer(r.msg, mcp.Modern, false)
 	}
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	tag := func(m *mcp.Message) *mcp.Message {
 		return m.WithParams(set(m.Params(), r.msg.ID(), "_meta", mcp.MetaSubscriptionID))
 	}
@@ -119,6 +121,7 @@ func (g *Gate) listen(ctx context.Context, r *request) answer {
 			last = f
 			continue
 		}
+		release.OnCut(func(why *revoke.Cut) { stop(why) })
 		releases = append(releases, release)
 		for k := range got.lists {
 			honored.lists[k] = true
@@ -143,6 +146,10 @@ func (g *Gate) listen(ctx context.Context, r *request) answer {
 	}
 	for _, release := range releases {
 		release.Settle(authz.OutcomeSuccess, 0, "")
+	}
+	var cut *revoke.Cut
+	if errors.As(context.Cause(ctx), &cut) {
+		return refuse(cut.Code, cut.Message).answer(r.msg, mcp.Modern, false)
 	}
 	result := raw(map[string]any{"resultType": "complete", "_meta": map[string]any{mcp.MetaSubscriptionID: r.msg.ID()}})
 	return answer{msg: mcp.NewResult(r.msg.ID(), result), status: http.StatusOK}

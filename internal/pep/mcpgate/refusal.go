@@ -7,6 +7,7 @@ import (
 
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
+	"github.com/bailiwick-dev/bailiwick/internal/revoke"
 )
 
 // Reasons of the gate itself, beside those of package authz.
@@ -52,6 +53,12 @@ func denied(d authz.Decision) *refusal {
 	return r
 }
 
+// cutOff is what a client learns of a call that was under way when something of
+// it was suspended.
+func cutOff(why *revoke.Cut) *refusal {
+	return refuse(why.Code, why.Message+" The call was cut off; what it asked may or may not have been done.")
+}
+
 // A mapping says how a refusal is told.
 type mapping struct {
 	code   int  // JSON-RPC error code
@@ -71,6 +78,8 @@ var mappings = map[string]mapping{
 	authz.ReasonAuditDown:         {code: mcp.CodeInternalError, status: http.StatusOK},
 	authz.ReasonDeadline:          {code: mcp.CodeInternalError, status: http.StatusOK},
 	authz.ReasonEntitiesDown:      {code: mcp.CodeInternalError, status: http.StatusOK},
+	authz.ReasonBudgetDown:        {code: mcp.CodeInternalError, status: http.StatusOK},
+	authz.ReasonRevocationUnknown: {code: mcp.CodeInternalError, status: http.StatusOK},
 	authz.ReasonOverloaded:        {code: mcp.CodeInternalError, status: http.StatusServiceUnavailable},
 	authz.ReasonInternal:          {code: mcp.CodeInternalError, status: http.StatusOK},
 	authz.ReasonPDPDown:           {code: mcp.CodeInternalError, status: http.StatusOK},

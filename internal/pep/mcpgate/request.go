@@ -10,6 +10,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
 	"github.com/bailiwick-dev/bailiwick/internal/pep"
+	"github.com/bailiwick-dev/bailiwick/internal/revoke"
 )
 
 // A client is who asks, and the agent run that it asks in.
@@ -154,6 +155,9 @@ func (g *Gate) pass(ctx context.Context, r *request, t target) passed {
 		p.refusal = denied(d)
 		return p
 	}
+	if s, ok := r.client.links.(*session); ok && t.msg.Method() == methodInitialize {
+		s.dependOn(release, t.up)
+	}
 	// Let it happen, and see what of the answer the client may know.
 	return g.send(ctx, r, l, p, release, def)
 }
@@ -161,10 +165,17 @@ func (g *Gate) pass(ctx context.Context, r *request, t target) passed {
 // send lets a request through that may go, records what became of it, and
 // keeps from the client what it has no use for.
 func (g *Gate) send(ctx context.Context, r *request, l link, p passed, release *pep.Release, def definition) passed {
+	if release != nil {
+		var done context.CancelFunc
+		ctx, done = release.Bind(ctx)
+		defer done()
+	}
 	c := &call{request: r, msg: p.target.msg, schema: def.schema}
 	rep, err := l.call(ctx, c)
 	switch {
 	case rep != nil && rep.parked != nil:
+		// It goes on without the request that began it.
+		release.OnCut(func(why *revoke.Cut) { rep.parked.cancel(why) })
 		rep.parked.whenDone(func(rep *reply, err error) { settle(release, rep, err) })
 	default:
 		settle(release, rep, err)
@@ -180,6 +191,10 @@ func (g *Gate) send(ctx context.Context, r *request, l link, p passed, release *
 // fault is what the client learns of a server that failed. The operator learns
 // all of it.
 func (g *Gate) fault(t target, err error) *refusal {
+	var cut *revoke.Cut
+	if errors.As(err, &cut) {
+		return cutOff(cut)
+	}
 	f := upstreamFault(t.up.name(), err)
 	if f.reason == authz.ReasonUpstreamDown || f.reason == reasonUpstreamLost {
 		g.log.Warn("upstream failed", "server", t.up.name(), "method", quote(t.msg.Method()), "error", err)
@@ -201,7 +216,12 @@ func (g *Gate) open(ctx context.Context, r *request, t target, l link) *refusal 
 		l.stayClosed(denied(d))
 		return denied(d)
 	}
-	err := l.open(ctx, r)
+	if s, ok := r.client.links.(*session); ok {
+		s.dependOn(release, t.up)
+	}
+	bound, done := release.Bind(ctx)
+	err := l.open(bound, r)
+	done()
 	settle(release, nil, err)
 	if err != nil {
 		g.log.Warn("upstream not reached", "server", t.up.name(), "error", err)
@@ -247,7 +267,10 @@ func isToolError(result json.RawMessage) bool {
 // lostBecause says in a word why an answer was lost, without anything that a
 // server has written.
 func lostBecause(err error) string {
+	var cut *revoke.Cut
 	switch {
+	case errors.As(err, &cut):
+		return cut.Code
 	case errors.Is(err, errCancelled):
 		return "cancelled by the client"
 	case errors.Is(err, context.DeadlineExceeded):

@@ -9,6 +9,8 @@ import (
 
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
+	"github.com/bailiwick-dev/bailiwick/internal/pep"
+	"github.com/bailiwick-dev/bailiwick/internal/revoke"
 )
 
 // Bounds of the streams of a session that can be resumed after they have ended.
@@ -55,6 +57,7 @@ type session struct {
 	version  string
 	hello    *mcp.Message // initialize
 	unlisten func()
+	held     []*revoke.Hold // what ends it, or one of its conversations
 }
 
 // An inFlight is a request of a session's client that is being answered.
@@ -89,6 +92,38 @@ func newSession(g *Gate, end *endpoint, credential authz.Credential, gate string
 
 // owner is the fingerprint of a credential.
 func owner(c authz.Credential) string { return fingerprint(string(c.Kind), c.Value) }
+
+// dependOn makes the session end when what the decision that opened it concerns
+// is suspended. Of a merged session only the conversation with the server ends
+// when it is the server.
+func (s *session) dependOn(release *pep.Release, up *upstream) {
+	scope := release.Decision.Scope
+	of := func(want func(kind string) bool, end func(*revoke.Cut)) {
+		var some []authz.Entity
+		for _, e := range scope {
+			if want(e.Type) {
+				some = append(some, e)
+			}
+		}
+		h := s.gate.guard.Watch.Hold(some)
+		h.OnCut(end)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.closed {
+			h.Release()
+			return
+		}
+		s.held = append(s.held, h)
+	}
+	isServer := func(kind string) bool { return kind == revoke.KindServer }
+	of(func(kind string) bool { return kind != revoke.KindTool && (!isServer(kind) || !s.end.merged) }, func(why *revoke.Cut) {
+		s.stop(why)
+		s.gate.goDo(func() { s.gate.sessions.end(s) })
+	})
+	if s.end.merged {
+		of(isServer, func(*revoke.Cut) { s.gate.goDo(s.links[up.name()].close) })
+	}
+}
 
 // keep makes the session known by its id, if there is room.
 func (ss *sessions) keep(s *session) bool {
@@ -180,8 +215,11 @@ func (s *session) close() {
 		return
 	}
 	s.closed = true
-	unlisten := s.unlisten
+	unlisten, held := s.unlisten, s.held
 	s.mu.Unlock()
+	for _, h := range held {
+		h.Release()
+	}
 	if unlisten != nil {
 		unlisten()
 	}

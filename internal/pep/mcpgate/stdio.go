@@ -42,6 +42,12 @@ func (g *Gate) ServeStdio(ctx context.Context, in io.Reader, out io.Writer, agen
 			c.take(l.msg)
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-c.session.life.Done():
+			c.session.work.Wait()
+			if g.taking.Err() != nil {
+				return nil
+			}
+			return context.Cause(c.session.life)
 		case <-g.taking.Done():
 			c.session.work.Wait()
 			return nil

@@ -16,11 +16,14 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/bailiwick-dev/bailiwick/internal/wire"
 )
 
 // Bounds of a conversation with a PDP.
 const (
 	maxAnswer   = 1 << 20
+	maxLease    = 8 << 20 // ten thousand suspensions
 	dialTimeout = 3 * time.Second
 	// idleFor is shorter than our server keeps a connection, so that a question
 	// does not meet its end.
@@ -132,7 +135,11 @@ func (d *Decider) post(ctx context.Context, path string, body []byte, status int
 		return nil, err
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	most := maxAnswer
+	if path == wire.PathLease {
+		most = maxLease
+	}
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, int64(most)+1))
 	switch {
 	case ctx.Err() != nil:
 		// What came while the connection was being closed may look whole.
@@ -141,7 +148,7 @@ func (d *Decider) post(ctx context.Context, path string, body []byte, status int
 		return nil, statusError(resp.StatusCode)
 	case err != nil:
 		return nil, fmt.Errorf("read answer: %w", err)
-	case len(answer) > maxAnswer:
+	case len(answer) > most:
 		return nil, errors.New("read answer: it is too large")
 	}
 	return answer, nil

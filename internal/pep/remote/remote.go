@@ -3,6 +3,7 @@ package remote
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/ijson"
 	"github.com/bailiwick-dev/bailiwick/internal/pep"
+	"github.com/bailiwick-dev/bailiwick/internal/revoke"
 	"github.com/bailiwick-dev/bailiwick/internal/wire"
 )
 
@@ -42,6 +44,7 @@ type Decider struct {
 	timeout time.Duration
 	logger  *slog.Logger
 	outbox  *outbox
+	holder  string // names this process to the PDP
 }
 
 var _ pep.Decider = (*Decider)(nil)
@@ -59,7 +62,7 @@ func New(c Config) (*Decider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("remote: %w", err)
 	}
-	d := &Decider{base: base, bearer: []string{"Bearer " + c.Key}, client: client, timeout: c.Timeout, logger: c.Logger}
+	d := &Decider{base: base, bearer: []string{"Bearer " + c.Key}, client: client, timeout: c.Timeout, logger: c.Logger, holder: rand.Text()}
 	if d.timeout <= 0 {
 		d.timeout = 5 * time.Second
 	}
@@ -131,6 +134,19 @@ func (d *Decider) Report(_ context.Context, out authz.Outcome) error {
 		return fmt.Errorf("report outcome of %s: %w", out.Decision, err)
 	}
 	return nil
+}
+
+// Lease asks the PDP what is suspended: it is a [revoke.Lessor].
+func (d *Decider) Lease(ctx context.Context, epoch uint64) (*revoke.Set, time.Duration, error) {
+	question, err := wire.AppendLeaseRequest(nil, d.holder, epoch)
+	if err != nil {
+		return nil, 0, fmt.Errorf("write request for a lease: %w", err)
+	}
+	answer, err := d.post(ctx, wire.PathLease, question, http.StatusOK)
+	if err != nil {
+		return nil, 0, fmt.Errorf("ask PDP for a lease: %w", err)
+	}
+	return wire.ParseLease(new(ijson.Reader), answer)
 }
 
 // Close delivers the outcomes that are queued, until ctx ends, and ends the

@@ -1,0 +1,71 @@
+package pdp_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/bailiwick-dev/bailiwick/authz"
+	"github.com/bailiwick-dev/bailiwick/internal/breaker"
+	"github.com/bailiwick-dev/bailiwick/internal/identity"
+	"github.com/bailiwick-dev/bailiwick/internal/pdp"
+)
+
+// Outcomes and denials drive the breakers; one that is open denies with its
+// reason, until a probe succeeds.
+func TestBreakersStopWhatKeepsFailing(t *testing.T) {
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	b := breaker.New(breaker.Settings{Failures: 3, Pause: time.Minute}, nil)
+	p := newPlane(t, func(c *pdp.Config, _ *identity.Config) {
+		c.Breakers, c.Now = b, func() time.Time { return now }
+	})
+	ask := func(action, input string) authz.Decision {
+		t.Helper()
+		req := p.request("clerk", action, input)
+		req.Server = "bank"
+		d, err := p.Decide(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	report := func(d authz.Decision, s authz.OutcomeStatus, problem string) {
+		t.Helper()
+		if err := p.Report(t.Context(), authz.Outcome{Decision: d.ID, Status: s, Error: problem}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, neutral := range []string{"cancelled by the client", "agent_suspended", "killed", "the gate was stopped", "the session has ended"} {
+		for range 3 {
+			report(ask("bank/send_money", pay), authz.OutcomeAmbiguous, neutral)
+		}
+	}
+	for range 3 {
+		report(ask("bank/send_money", pay), authz.OutcomeAmbiguous, "no answer in time")
+	}
+	if d := ask("bank/send_money", pay); d.Allow || d.Code() != authz.ReasonBreakerOpen || d.ID == "" {
+		t.Fatalf("open: %+v", d)
+	}
+	if d := ask("mcp:tools/list", `{}`); !d.Allow {
+		t.Errorf("lists have no breaker: %+v", d)
+	}
+	now = now.Add(time.Minute)
+	probe := ask("bank/send_money", pay)
+	if !probe.Allow {
+		t.Fatalf("the probe: %+v", probe)
+	}
+	if d := ask("bank/send_money", pay); d.Allow {
+		t.Errorf("a second probe: %+v", d)
+	}
+	report(probe, authz.OutcomeSuccess, "")
+	if d := ask("bank/send_money", pay); !d.Allow {
+		t.Errorf("closed again: %+v", d)
+	}
+	for range 3 {
+		if d := ask("bank/send_money", `{"to":"bob","cents":20000}`); d.Code() != authz.ReasonForbidden {
+			t.Fatalf("%+v", d)
+		}
+	}
+	if d := ask("bank/send_money", pay); d.Allow || d.Code() != authz.ReasonBreakerOpen {
+		t.Errorf("after denials: %+v", d)
+	}
+}
