@@ -15,7 +15,7 @@ func newAgents(o *options) *cobra.Command {
 		Use:   "agents",
 		Short: "List agents and give them keys",
 	}
-	cmd.AddCommand(newAgentsList(o), newAgentsAdd(o))
+	cmd.AddCommand(newAgentsList(o), newAgentsAdd(o), newAgentsSuspend(o), newAgentsResume(o))
 	return cmd
 }
 

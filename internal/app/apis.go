@@ -66,7 +66,7 @@ func (n *Node) openAPIs() error {
 		err = errors.New("ext_authz: there is no API that Envoy could ask about: see apis")
 	}
 	if err == nil && len(own) > 0 {
-		n.apis, err = httpgate.New(httpgate.Config{Decider: n.decider, APIs: own, Logger: n.logger})
+		n.apis, err = httpgate.New(httpgate.Config{Decider: n.decider, Watch: n.watch, APIs: own, Logger: n.logger})
 	}
 	return err
 }

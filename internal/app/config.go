@@ -15,6 +15,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/bailiwick-dev/bailiwick/internal/breaker"
+	"github.com/bailiwick-dev/bailiwick/internal/budget"
 	"github.com/bailiwick-dev/bailiwick/internal/entity"
 )
 
@@ -66,6 +68,10 @@ type Config struct {
 	// MaxInFlight bounds how many decisions may be under way at once; more are
 	// refused quickly. Default 4096.
 	MaxInFlight int `yaml:"max_in_flight"`
+	// Budgets bound what may be used up in a window of time.
+	Budgets []budget.Budget `yaml:"budgets"`
+	// Breakers stop what keeps failing, per agent and tool and per server.
+	Breakers breaker.Settings `yaml:"breakers"`
 	// Hosts are further host names under which clients may reach the gateway.
 	// The listen address and localhost are always among them.
 	Hosts []string `yaml:"hosts"`
@@ -95,6 +101,9 @@ type Config struct {
 
 	// dir is the directory of the file.
 	dir string
+	// shared is the data directory of the installation, for a process that has one
+	// of its own. Empty: Data.
+	shared string
 }
 
 // A TLS is a certificate and its key, PEM files that are read again when they
@@ -318,11 +327,17 @@ func (c *Config) check() error {
 	if (c.PDP.URL == "") != (c.PDP.KeyFile == "") {
 		errs = append(errs, errors.New("pdp: url and key_file belong together"))
 	}
+	if c.PDP.URL != "" && len(c.Budgets) > 0 {
+		errs = append(errs, errors.New("budgets: the PDP counts, not its gates"))
+	}
 	if c.PDP.URL != "" && c.Mode == "observe" {
 		errs = append(errs, errors.New("pdp: the PDP says whether it only observes, not its gates"))
 	}
 	if c.MaxInFlight < 0 {
 		errs = append(errs, fmt.Errorf("max_in_flight: %d is not a number of decisions", c.MaxInFlight))
+	}
+	if err := c.Breakers.Check(); err != nil {
+		errs = append(errs, fmt.Errorf("breakers: %w", err))
 	}
 	if err := c.Entities.Check(); err != nil {
 		errs = append(errs, fmt.Errorf("entities: %w", err))

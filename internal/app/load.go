@@ -119,6 +119,9 @@ func LoadVersion(c *Config) (*pdp.Version, error) {
 	if err != nil {
 		return nil, fmt.Errorf("check catalogue: %w", err)
 	}
+	if err := checkBudgets(c, cat); err != nil {
+		return nil, err
+	}
 	return v, nil
 }
 

@@ -20,6 +20,8 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/bailiwick-dev/bailiwick/internal/audit"
+	"github.com/bailiwick-dev/bailiwick/internal/breaker"
+	"github.com/bailiwick-dev/bailiwick/internal/budget"
 	"github.com/bailiwick-dev/bailiwick/internal/entity"
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
@@ -29,6 +31,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/pep/httpgate"
 	"github.com/bailiwick-dev/bailiwick/internal/pep/mcpgate"
 	"github.com/bailiwick-dev/bailiwick/internal/pep/remote"
+	"github.com/bailiwick-dev/bailiwick/internal/revoke"
 	"github.com/bailiwick-dev/bailiwick/internal/risk"
 	"github.com/bailiwick-dev/bailiwick/internal/session"
 	"github.com/bailiwick-dev/bailiwick/internal/store"
@@ -54,15 +57,24 @@ type Node struct {
 	// Gate is the MCP gateway; nil when there is no upstream.
 	Gate *mcpgate.Gate
 
-	decider   pep.Decider // the PDP, or one in another process
-	remote    *remote.Decider
-	config    *Config
-	logger    *slog.Logger
-	log       *audit.Log
-	state     *store.State
-	sessions  *session.Tracker
-	risk      *risk.Tracker
-	entities  *entity.Directory
+	decider  pep.Decider // the PDP, or one in another process
+	remote   *remote.Decider
+	config   *Config
+	logger   *slog.Logger
+	log      *audit.Log
+	state    *store.State
+	sessions *session.Tracker
+	risk     *risk.Tracker
+	entities *entity.Directory
+	watch    *revoke.Watch // what is suspended, for the gates
+
+	breakers    *breaker.Book // nil: there are none
+	budgets     *budget.Ledger
+	spent       *store.Budgets
+	suspensions *store.Suspensions // nil in a gate only
+	authority   *revoke.Authority  // nil in a gate only
+	admin       *http.Server
+
 	live      *live
 	apis      *httpgate.Gate       // nil: no API is behind the gateway
 	gateways  *extauthz.Gate       // nil: there is no API to ask about
@@ -107,7 +119,7 @@ func (n *Node) start(ctx context.Context) error {
 }
 
 // openRemote makes the node a gate of a PDP in another process.
-func (n *Node) openRemote(_, _ context.Context) error {
+func (n *Node) openRemote(_, tasks context.Context) error {
 	key, err := os.ReadFile(n.config.PDP.KeyFile)
 	if err != nil {
 		return fmt.Errorf("read the gate's key: %w", err)
@@ -115,8 +127,18 @@ func (n *Node) openRemote(_, _ context.Context) error {
 	n.remote, err = remote.New(remote.Config{
 		URL: n.config.PDP.URL, Key: strings.TrimSpace(string(key)), CAFile: n.config.PDP.CAFile, Logger: n.logger,
 	})
+	if err != nil {
+		return err
+	}
 	n.decider = n.remote
-	return err
+	// Until the PDP has said what is suspended, nothing is let through.
+	n.watch = revoke.NewWatch(nil)
+	n.tasks.Go(func() {
+		revoke.Follow(tasks, n.watch, n.remote.Lease, func(err error) {
+			n.logger.Warn("what is suspended could not be asked; without it everything is going to be denied", "error", err)
+		})
+	})
+	return nil
 }
 
 // openPDP makes the node a PDP, with what it needs. Its tasks end with their
@@ -138,6 +160,10 @@ func (n *Node) openPDP(ctx, tasks context.Context) error {
 	if err := n.openData(ctx); err != nil {
 		return err
 	}
+	if err := n.openSuspensions(ctx); err != nil {
+		return err
+	}
+	n.watch = n.authority.Watch()
 	n.entities, err = entity.Open(ctx, entity.Config{Sources: c.Entities, Policies: v.Program.Set(), Logger: n.logger})
 	if err != nil {
 		return err
@@ -150,13 +176,16 @@ func (n *Node) openPDP(ctx, tasks context.Context) error {
 	if err := n.inForce(v); err != nil {
 		return err
 	}
+	if !c.Breakers.Off {
+		n.breakers = breaker.New(c.Breakers, n.breakerChanged)
+	}
 	if err := n.observe(); err != nil {
 		return err
 	}
 	n.telemetry.SetVersion(v.Digest())
 	n.PDP, err = pdp.New(pdp.Config{
 		Observer: n.telemetry, Identity: verifier, Sessions: n.sessions, Policies: n.live, Log: n.log, Logger: n.logger, Observe: c.Mode == "observe", Risk: n.risk,
-		Entities: views{n.entities}, Elevations: c.Elevations, MaxInFlight: c.MaxInFlight,
+		Suspensions: n.authority, Budgets: n.budgets, Breakers: n.breakers, Entities: views{n.entities}, Elevations: c.Elevations, MaxInFlight: c.MaxInFlight,
 	})
 	if err != nil {
 		return err
@@ -168,6 +197,7 @@ func (n *Node) openPDP(ctx, tasks context.Context) error {
 	n.tasks.Go(func() { n.live.follow(tasks) })
 	n.tasks.Go(func() { n.entities.Follow(tasks) })
 	n.tasks.Go(func() { n.keep(tasks) })
+	n.tasks.Go(func() { n.authority.Follow(tasks) })
 	return nil
 }
 
@@ -196,15 +226,25 @@ func (n *Node) openData(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := n.openBudgets(ctx); err != nil {
+		return err
+	}
 	from, err := n.sessions.Position(ctx)
 	if err != nil {
 		return fmt.Errorf("read the sessions' position: %w", err)
 	}
-	err = audit.Records(ctx, n.log, from, math.MaxUint64, func(r audit.Recorded) error {
+	counted := n.budgets.Position()
+	err = audit.Records(ctx, n.log, min(from, counted), math.MaxUint64, func(r audit.Recorded) error {
+		if r.Index >= counted {
+			pdp.ReplayBudgets(n.budgets, r.Index, r.Record)
+		}
+		if r.Index < from {
+			return nil
+		}
 		return pdp.Replay(ctx, n.sessions, r.Index, r.Record)
 	})
 	if err != nil {
-		return fmt.Errorf("catch the sessions up with the evidence: %w", err)
+		return fmt.Errorf("catch sessions and budgets up with the evidence: %w", err)
 	}
 	return nil
 }
@@ -228,7 +268,7 @@ func (n *Node) newGate() (*mcpgate.Gate, error) {
 		upstreams = append(upstreams, s)
 	}
 	return mcpgate.New(mcpgate.Config{
-		Decider: n.decider, Upstreams: upstreams, Hosts: hosts(c), Origins: c.Origins, Logger: n.logger,
+		Decider: n.decider, Watch: n.watch, Upstreams: upstreams, Hosts: hosts(c), Origins: c.Origins, Logger: n.logger,
 	})
 }
 
@@ -287,6 +327,12 @@ func (n *Node) keep(ctx context.Context) {
 			if err := n.sessions.Save(ctx); err != nil && ctx.Err() == nil {
 				n.logger.Error("sessions not saved; they will be caught up from the evidence", "error", err)
 			}
+			if position, err := n.state.SessionPosition(ctx); err == nil {
+				n.budgets.Advance(position) // the sessions have seen all decisions before it
+			}
+			if err := n.budgets.Save(ctx, time.Now()); err != nil && ctx.Err() == nil {
+				n.logger.Error("budgets not saved; they will be caught up from the evidence", "error", err)
+			}
 			if err := n.PDP.RecordRefusals(); err != nil {
 				n.logger.Error("refused requests not counted on the record", "error", err)
 			}
@@ -336,7 +382,16 @@ func (n *Node) Close(ctx context.Context) error {
 	if n.stop != nil {
 		n.stop()
 	}
+	if n.admin != nil {
+		errs = append(errs, n.admin.Close(), os.Remove(filepath.Join(n.config.Data, socketName)))
+	}
 	n.tasks.Wait()
+	if n.watch != nil {
+		n.watch.Close()
+	}
+	if n.suspensions != nil {
+		errs = append(errs, n.suspensions.Close())
+	}
 	if n.entities != nil {
 		errs = append(errs, n.entities.Close())
 	}
@@ -344,7 +399,13 @@ func (n *Node) Close(ctx context.Context) error {
 		if n.sessions != nil {
 			errs = append(errs, n.sessions.Save(ctx), n.state.SaveHabits(ctx, n.risk.Changed()))
 		}
+		if n.budgets != nil {
+			errs = append(errs, n.budgets.Save(ctx, time.Now()))
+		}
 		errs = append(errs, n.log.Close())
+	}
+	if n.spent != nil {
+		errs = append(errs, n.spent.Close())
 	}
 	if n.state != nil {
 		errs = append(errs, n.state.Close())

@@ -47,6 +47,7 @@ func StartRun(ctx context.Context, c *Config, name string, command []string, log
 	}
 	up.URL, up.Command, up.Args = "", command[0], command[1:]
 	one := *c
+	one.shared = c.Data
 	one.Upstreams = map[string]Upstream{name: up}
 	// A desktop client may start the same server more than once, in windows of
 	// its own. Each process takes the first directory that no other holds.

@@ -45,6 +45,8 @@ func (n *Node) publish() error {
 		{telemetry.LogLag, "How long the oldest of them has waited.", func() float64 { return n.log.Stats().Lag.Seconds() }},
 		{telemetry.Sessions, "Sessions in memory.", func() float64 { return float64(n.sessions.Len()) }},
 		{telemetry.InFlight, "Decisions under way.", func() float64 { return float64(n.PDP.InFlight()) }},
+		{telemetry.BreakersOpen, "Circuit breakers that are open or half-open.", func() float64 { return float64(len(n.breakers.Standings())) }},
+		{telemetry.Suspensions, "What is suspended.", func() float64 { return float64(len(n.authority.Watch().Set().List())) }},
 		{telemetry.EntitySources, "Sources of entities.", func() float64 { s, _ := down(); return float64(s) }},
 		{telemetry.EntitySourcesDown, "Sources of entities that could not be read last.", func() float64 { _, d := down(); return float64(d) }},
 	} {
@@ -55,6 +57,7 @@ func (n *Node) publish() error {
 		read       func() float64
 	}{
 		{telemetry.LogEntries, "Entries of the log.", func() float64 { return float64(n.log.Stats().Entries) }},
+		{telemetry.BreakerChanges, "Changes of state of circuit breakers.", func() float64 { return float64(n.breakers.Transitions()) }},
 		{telemetry.ShortcutHits, "Decisions that needed no look-up.", func() float64 { return float64(n.PDP.Shortcuts().Hits) }},
 		{telemetry.ShortcutMisses, "Decisions that did.", func() float64 { return float64(n.PDP.Shortcuts().Misses) }},
 		{telemetry.ShortcutMismatches, "Remembered answers that were wrong.", func() float64 { return float64(n.PDP.Shortcuts().Wrong) }},
