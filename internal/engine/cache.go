@@ -58,7 +58,7 @@ func (c *Cache) Of(p *Program, w *World) bool { return c.program == p && c.world
 // hit says that the answer was remembered.
 func (c *Cache) Answer(req *Request, u Unknown) (a Answer, decided, hit bool) {
 	key := cacheKey{req.Principal, req.Action, req.Resource}
-	a, decided, open := c.find(key, req)
+	a, decided, open := c.find(key, req, u)
 	if decided || open {
 		return a, decided, decided
 	}
@@ -67,7 +67,7 @@ func (c *Cache) Answer(req *Request, u Unknown) (a Answer, decided, hit bool) {
 	return part.Answer, part.Decided, false
 }
 
-func (c *Cache) find(key cacheKey, req *Request) (a Answer, decided, open bool) {
+func (c *Cache) find(key cacheKey, req *Request, u Unknown) (a Answer, decided, open bool) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	e := c.entries[key]
@@ -76,7 +76,7 @@ func (c *Cache) find(key cacheKey, req *Request) (a Answer, decided, open bool) 
 	}
 	var room [256]byte
 	for i := range e.lanes {
-		reads, ok := c.program.Key(req, e.lanes[i].paths, room[:0])
+		reads, ok := c.program.Key(req, u, e.lanes[i].paths, room[:0])
 		if !ok {
 			continue
 		}

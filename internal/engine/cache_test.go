@@ -61,7 +61,7 @@ func (r *cacheRun) answer(req *Request) (Answer, bool, bool) {
 		return r.cache.Answer(req, r.w.unknown)
 	}
 	key := cacheKey{req.Principal, req.Action, req.Resource}
-	if a, decided, open := r.cache.find(key, req); decided || open {
+	if a, decided, open := r.cache.find(key, req, r.w.unknown); decided || open {
 		return a, decided, decided
 	}
 	part := r.w.p.Partial(req, r.w.unknown)
@@ -127,6 +127,43 @@ func TestCacheIsBounded(t *testing.T) {
 		c.Answer(&req, w.unknown)
 		if c.held > 10 {
 			t.Fatalf("%d answers in a cache of 10", c.held)
+		}
+	}
+}
+
+// The long form of TestCacheChangesNothing found this after a million
+// requests: nobody is in the auditors as far as is known, which was remembered of
+// a request without any groups, and said of one with a group of which nothing
+// is known.
+func TestUnknownAncestorIsNoKnownAnswer(t *testing.T) {
+	t.Parallel()
+	p := unchecked(t, `
+@id("all") permit (principal, action, resource);
+@id("auditors") forbid (principal, action, resource) when { principal in Group::"auditors" };`)
+	c := NewCache(p, nil, 10)
+	remote := types.NewEntityUID("Group", "remote")
+	unknown := Unknown{Entities: func(uid types.EntityUID) bool { return uid == remote || uid.Type == "Server" }}
+	ask := func(groups ...types.EntityUID) (decided, hit bool) {
+		t.Helper()
+		req := deletion(nil)
+		req.Entities = types.EntityMap{req.Principal: {UID: req.Principal, Parents: types.NewEntityUIDSet(groups...)}}
+		a, decided, hit := c.Answer(req, unknown)
+		if decided && !a.Allow {
+			t.Errorf("in %v: %+v", groups, a)
+		}
+		return decided, hit
+	}
+	for _, tt := range []struct {
+		groups       []types.EntityUID
+		decided, hit bool
+	}{
+		{nil, true, false},
+		{nil, true, true},
+		{[]types.EntityUID{group("staff")}, true, true},
+		{[]types.EntityUID{remote}, false, false},
+	} {
+		if decided, hit := ask(tt.groups...); decided != tt.decided || hit != tt.hit {
+			t.Errorf("in %v: decided %v, hit %v", tt.groups, decided, hit)
 		}
 	}
 }

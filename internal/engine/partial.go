@@ -224,7 +224,7 @@ func (w *walker) note(path ReadPath) Read {
 	key := string(path.appendKey(nil))
 	r, ok := w.reads[key]
 	if !ok {
-		r, _ = w.s.read(path) // the walk asks nothing that read does not know
+		r, _ = w.s.read(path, &w.unknown) // the walk asks nothing that read does not know
 		w.reads[key] = r
 	}
 	return r
@@ -264,11 +264,13 @@ func (w *walker) closure(uid types.EntityUID) (in []types.EntityUID, all bool) {
 	return in, all
 }
 
-func (w *walker) isUnknown(uid types.EntityUID) bool {
-	if _, fixed := w.s.p.actions[uid]; fixed || w.unknown.Entities == nil {
+func (w *walker) isUnknown(uid types.EntityUID) bool { return w.s.isUnknown(&w.unknown, uid) }
+
+func (s *scratch) isUnknown(u *Unknown, uid types.EntityUID) bool {
+	if _, fixed := s.p.actions[uid]; fixed || u.Entities == nil {
 		return false
 	}
-	return w.unknown.Entities(uid)
+	return u.Entities(uid)
 }
 
 // at reports whether a path in the context is unknown, or something beneath it.

@@ -507,7 +507,7 @@ func (w *partialWorld) misread(a PartialAnswer, same *int) string {
 	paths := a.Reads.Paths()
 	for range 50 {
 		o := w.other()
-		k, ok := w.p.Key(o, paths, nil)
+		k, ok := w.p.Key(o, Unknown{}, paths, nil)
 		if !ok {
 			return "no key"
 		}
@@ -585,7 +585,7 @@ func (w *partialWorld) check(t *rapid.T, tally map[string]int, same *int) {
 func (w *partialWorld) checkKey(t *rapid.T, a PartialAnswer) {
 	req := w.copy()
 	maps.DeleteFunc(req.Entities, func(uid types.EntityUID, _ types.Entity) bool { return w.isUnknown(uid) })
-	key, ok := w.p.Key(req, a.Reads.Paths(), []byte("x"))
+	key, ok := w.p.Key(req, w.unknown, a.Reads.Paths(), []byte("x"))
 	if want := a.Reads.AppendKey([]byte("x")); !ok || string(key) != string(want) {
 		t.Fatalf("the key of the same request is another\n%q\n%q\n%v\n%s", want, key, a.Reads, w.describe())
 	}

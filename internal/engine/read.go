@@ -72,13 +72,14 @@ func (r Reads) Paths() []ReadPath {
 // Key appends the key of the answers that a request gives to questions that
 // another was asked: the same as [Reads.AppendKey] of the other's reads exactly
 // if it gives the same answers. It reports false if there is a question that it
-// does not understand; then there is no key.
-func (p *Program) Key(req *Request, paths []ReadPath, dst []byte) ([]byte, bool) {
+// does not understand, or whose answer hangs on what is unknown of the request;
+// then there is no key.
+func (p *Program) Key(req *Request, u Unknown, paths []ReadPath, dst []byte) ([]byte, bool) {
 	s := p.begin(req)
 	defer p.end(s)
 	k := appendCount(dst, len(paths))
 	for _, path := range paths {
-		r, ok := s.read(path)
+		r, ok := s.read(path, &u)
 		if !ok {
 			return dst, false
 		}
@@ -88,7 +89,7 @@ func (p *Program) Key(req *Request, paths []ReadPath, dst []byte) ([]byte, bool)
 }
 
 // read answers a question.
-func (s *scratch) read(path ReadPath) (Read, bool) {
+func (s *scratch) read(path ReadPath, u *Unknown) (Read, bool) {
 	r := Read{ReadPath: path, End: Found}
 	switch path.Kind {
 	case ReadAttribute, ReadHas:
@@ -102,7 +103,14 @@ func (s *scratch) read(path ReadPath) (Read, bool) {
 		}
 		s.tag(&r)
 	case ReadIn:
-		r.Value = types.Boolean(slices.Contains(s.closure(path.Entity), path.Other))
+		in := s.closure(path.Entity)
+		found := slices.Contains(in, path.Other)
+		if !found && slices.ContainsFunc(in, func(e types.EntityUID) bool { return s.isUnknown(u, e) }) {
+			// It may be in there by way of what is unknown. The request whose answer
+			// is remembered need not have been in that at all.
+			return Read{}, false
+		}
+		r.Value = types.Boolean(found)
 	case ReadAncestors:
 		var all []types.Value
 		for _, uid := range s.closure(path.Entity)[1:] {

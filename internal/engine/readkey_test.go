@@ -279,13 +279,13 @@ func TestKey(t *testing.T) {
 		{ReadPath{Kind: ReadAncestors, Entity: group("oncall")}, types.NewSet(group("staff")), Found, 0},
 	} {
 		want := Reads{{ReadPath: tt.path, Value: tt.value, End: tt.end, At: tt.at}}
-		key, ok := p.Key(req, []ReadPath{tt.path}, []byte("before"))
+		key, ok := p.Key(req, Unknown{}, []ReadPath{tt.path}, []byte("before"))
 		if d := gocmp.Diff(string(want.AppendKey([]byte("before"))), string(key)); !ok || d != "" {
 			t.Errorf("%+v: ok %v (-want +got)\n%s", tt.path, ok, d)
 		}
 	}
 	for _, path := range []ReadPath{{}, {Kind: 99}, {Kind: ReadAttribute}, {Kind: ReadHas}, context(ReadHas), {Kind: ReadTag}, context(ReadTag, "x"), of(ReadHasTag, db, "a", "b")} {
-		if key, ok := p.Key(req, []ReadPath{context(ReadAttribute, "n"), path}, []byte("before")); ok || string(key) != "before" {
+		if key, ok := p.Key(req, Unknown{}, []ReadPath{context(ReadAttribute, "n"), path}, []byte("before")); ok || string(key) != "before" {
 			t.Errorf("%+v has the key %q", path, key)
 		}
 	}
@@ -316,7 +316,7 @@ forbid (principal, action, resource) when { resource.owner == "nobody" };`)
 		b.ReportAllocs()
 		var key []byte
 		for b.Loop() {
-			key, _ = p.Key(req, paths, key[:0])
+			key, _ = p.Key(req, Unknown{}, paths, key[:0])
 		}
 	})
 	b.Run("authorize", func(b *testing.B) {

@@ -268,8 +268,8 @@ when { context.approvals.contains(resource.owner) && context.auth.level >= 2 && 
 		t.Errorf("(-want +got)\n%s", d)
 	}
 	for _, path := range []ReadPath{{Kind: ReadAttribute, Context: true}, {Kind: ReadHas, Context: true, Path: []types.String{"auth", "level"}}, {Kind: ReadAncestors, Entity: group("oncall")}} {
-		a, okA := p.Key(plain, []ReadPath{path}, nil)
-		b, okB := p.Key(&other, []ReadPath{path}, nil)
+		a, okA := p.Key(plain, Unknown{}, []ReadPath{path}, nil)
+		b, okB := p.Key(&other, Unknown{}, []ReadPath{path}, nil)
 		if d := gocmp.Diff(string(a), string(b)); d != "" || !okA || !okB {
 			t.Errorf("%+v (-want +got)\n%s", path, d)
 		}
