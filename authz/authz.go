@@ -239,6 +239,23 @@ type Obligation struct {
 	Properties json.RawMessage `json:"properties,omitempty"`
 }
 
+// A Prompt is what the user said to the agent in a session, as the program that
+// the user talks to relays it.
+type Prompt struct {
+	// PEP proves the program.
+	PEP Credential
+	// Credential proves the agent, or Subject names it, as far as the program may.
+	Credential Credential
+	Subject    Entity
+	// Session is the session, as the gates name it. Required.
+	Session string
+	// Text is what the user said, at most [MaxPrompt] bytes. It is not recorded.
+	Text string
+}
+
+// MaxPrompt is how many bytes one [Prompt] may have.
+const MaxPrompt = 64 << 10
+
 // An Outcome is what became of an action that a decision released.
 type Outcome struct {
 	// Decision is the id of the decision.
@@ -249,7 +266,16 @@ type Outcome struct {
 	Bytes int64
 	// Error is a short, secret-free description when Status is not success.
 	Error string
+	// Output is what the agent gets to see, part by part, each a JSON document or
+	// plain text: the session learns from it which values are from where. It is
+	// reported before the agent sees it, and not recorded. At most [MaxOutput]
+	// bytes in all; Cut says that there was more.
+	Output []string
+	Cut    bool
 }
+
+// MaxOutput is how many bytes of [Outcome.Output] a PDP takes.
+const MaxOutput = 256 << 10
 
 // An OutcomeStatus classifies an [Outcome].
 type OutcomeStatus string

@@ -173,7 +173,25 @@ func (s *sheet) why(r audit.Record) {
 	if x := w.Session; x != nil {
 		s.line("state", fmt.Sprintf("%d calls and %d denials before%s", x.Calls, x.Denials, note("labels", strings.Join(x.Labels, ", "))))
 	}
+	for _, o := range w.Origins {
+		s.line("origin", originLine(o))
+	}
 	s.line("learnt", strings.Join(w.Labels, ", "))
+}
+
+// originLine says where a part of the arguments was from.
+func originLine(o audit.Origin) string {
+	line := o.Of + ": " + o.Origin
+	if o.Tool != "" {
+		line += fmt.Sprintf(", returned by %s in call %d", o.Tool, o.Step)
+	}
+	if o.Named {
+		line += ", named by the user"
+	}
+	if o.Contested {
+		line += ", named by an outsider too"
+	}
+	return line
 }
 
 func (s *sheet) outcome(x audit.Shown) {

@@ -85,5 +85,6 @@ and nothing else. A running gateway takes the change over.`,
 	f.StringSliceVar(&p.Subjects, "subject", nil, "a `type` of subject that it speaks for (repeat for more)")
 	f.StringSliceVar(&p.Asserts, "assert", nil, "an attribute that it may supply, `type.attribute` (repeat for more)")
 	f.BoolVar(&p.Relays, "relay", false, "it passes the credentials of agents on, and reports outcomes")
+	f.BoolVar(&p.Prompts, "prompts", false, "it relays what the user says: only for the program that the user types into")
 	return cmd
 }

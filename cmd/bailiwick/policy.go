@@ -19,7 +19,7 @@ func newPolicy(o *options) *cobra.Command {
 against the catalogue: a policy that names a tool, an argument or a type that
 does not exist is an error. Tests stand beside them in *_test.yaml files.`,
 	}
-	cmd.AddCommand(newPolicyCheck(o), newPolicyTest(o), newPolicyExplain(o), newPolicyAblate(o))
+	cmd.AddCommand(newPolicyCheck(o), newPolicyTest(o), newPolicyExplain(o), newPolicyAblate(o), newPolicyPack())
 	return cmd
 }
 
@@ -63,6 +63,31 @@ func printCheck(w io.Writer, check app.PolicyCheck) error {
 	}
 	_, err := fmt.Fprintf(w, "policies: %d, problems: none, version: %s\n", check.Policies, shortDigest(check.Version))
 	return err
+}
+
+func newPolicyPack() *cobra.Command {
+	return &cobra.Command{
+		Use:   "pack [PRESET]",
+		Short: "Print a policy pack, or the names of all",
+		Long: `Print a preset of the policy pack about provenance: where the values of an
+action may come from. It fits every catalogue, and only takes back: write it
+beside policies that permit what your agents may do. Without a preset, print the
+names of all, one a line.`,
+		Example: "  bailiwick policy pack balanced > policies/provenance.cedar\n  bailiwick policy check",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), strings.Join(app.Packs(), "\n"))
+				return err
+			}
+			text, err := app.Pack(args[0])
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(text)
+			return err
+		},
+	}
 }
 
 func newPolicyTest(o *options) *cobra.Command {

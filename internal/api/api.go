@@ -32,7 +32,8 @@ const keptBuffer = 4 << 10
 type Config struct {
 	// Decider decides and searches. It proves the PEP that asks, says so with
 	// the reason unauthenticated when it cannot, and ends when its ctx does. One
-	// that has a method ReportFrom (see [Reporter]) takes outcomes too.
+	// that has a method ReportFrom (see [Reporter]) takes outcomes too, and
+	// one that has Prompt (see [PromptReader]) what users say.
 	Decider interface {
 		pep.Decider
 		pep.Searcher
@@ -177,6 +178,8 @@ func (e *exchange) endpoint() (serve func(*exchange) *problem, method string) {
 		return (*exchange).gateLease, http.MethodPost
 	case wire.PathReport:
 		return (*exchange).gateReport, http.MethodPost
+	case wire.PathPrompt:
+		return (*exchange).gatePrompt, http.MethodPost
 	}
 	if e.api.isMetadata(e.r.URL.Path) {
 		return (*exchange).describeSelf, http.MethodGet

@@ -28,6 +28,8 @@ import (
 
 // A script answers with what it is told to and keeps what it was asked.
 type script struct {
+	said   authz.Prompt
+	refuse error // what prompts are answered with
 	decide func(context.Context, authz.Request) (authz.Decision, error)
 	search func(context.Context, authz.Request, pep.Query) (pep.Page, error)
 	reach  func(context.Context, authz.Request, []pep.Operation) ([]bool, error)
@@ -60,6 +62,11 @@ func (s *script) Reachable(ctx context.Context, req authz.Request, ops []pep.Ope
 
 func (s *script) Report(context.Context, authz.Outcome) error {
 	return errors.New("nobody proved who reports")
+}
+
+func (s *script) Prompt(_ context.Context, said authz.Prompt) error {
+	s.said = said
+	return s.refuse
 }
 
 func (s *script) ReportFrom(ctx context.Context, gate authz.Credential, out authz.Outcome) error {

@@ -119,6 +119,42 @@ func (e *exchange) gateReport() *problem {
 	return nil
 }
 
+// A PromptReader is a decider that learns what users say to their agents.
+type PromptReader interface {
+	// Prompt lets a session learn what its user said. An error that wraps
+	// [pep.ErrRefused] says that whoever relays it may not.
+	Prompt(ctx context.Context, said authz.Prompt) error
+}
+
+// gatePrompt takes what a program says that its user said.
+func (e *exchange) gatePrompt() *problem {
+	reader, ok := e.api.Decider.(PromptReader)
+	if !ok {
+		return notFound()
+	}
+	body, p := e.body()
+	if p != nil {
+		return p
+	}
+	said, err := wire.ParsePrompt(&e.reader, body)
+	if err != nil {
+		return misunderstood(err)
+	}
+	said.PEP = e.credential()
+	ctx, cancel := context.WithTimeout(e.r.Context(), e.api.Timeout)
+	defer cancel()
+	if err := e.api.prompt(ctx, reader, said); err != nil {
+		return e.fault("prompt", err)
+	}
+	e.w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (a *API) prompt(ctx context.Context, r PromptReader, said authz.Prompt) (err error) {
+	defer a.contain(&err)
+	return r.Prompt(ctx, said)
+}
+
 // from completes a gate's request with who the gate is.
 func (e *exchange) from(req authz.Request) authz.Request {
 	req.PEP = e.credential()

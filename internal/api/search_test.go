@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -311,8 +312,21 @@ func TestGatesInOtherProcesses(t *testing.T) {
 		t.Errorf("reachable: %d %s, asked of %v", w.Code, w.Body, ops)
 	}
 	w = post(t, a, "/bailiwick/v1/report", `{"decision":"d1","status":"ambiguous","bytes":7,"error":"lost"}`)
-	if w.Code != http.StatusNoContent || w.Body.Len() > 0 || outcome != (authz.Outcome{Decision: "d1", Status: authz.OutcomeAmbiguous, Bytes: 7, Error: "lost"}) {
+	if w.Code != http.StatusNoContent || w.Body.Len() > 0 || !reflect.DeepEqual(outcome, authz.Outcome{Decision: "d1", Status: authz.OutcomeAmbiguous, Bytes: 7, Error: "lost"}) {
 		t.Errorf("report: %d %s, %+v", w.Code, w.Body, outcome)
+	}
+	w = post(t, a, "/bailiwick/v1/report", `{"decision":"d1","status":"success","output":["seen"],"cut":true}`)
+	if w.Code != http.StatusNoContent || !reflect.DeepEqual(outcome, authz.Outcome{Decision: "d1", Status: authz.OutcomeSuccess, Output: []string{"seen"}, Cut: true}) {
+		t.Errorf("report: %d %s, %+v", w.Code, w.Body, outcome)
+	}
+	const prompt = `{"subject":{"type":"Agent","id":"a"},"session":"s","text":"pay"}`
+	w = post(t, a, "/bailiwick/v1/prompt", prompt)
+	if said := (authz.Prompt{PEP: want.PEP, Subject: authz.Entity{Type: "Agent", ID: "a"}, Session: "s", Text: "pay"}); w.Code != http.StatusNoContent || s.said != said {
+		t.Errorf("prompt: %d %s, %+v", w.Code, w.Body, s.said)
+	}
+	s.refuse = pep.ErrRefused
+	if w = post(t, a, "/bailiwick/v1/prompt", prompt); w.Code != http.StatusForbidden {
+		t.Errorf("a prompt that is refused: %d %s", w.Code, w.Body)
 	}
 	// A local credential from elsewhere proves nothing, and is not even asked about.
 	s.asked, ops = nil, nil
@@ -324,7 +338,7 @@ func TestGatesInOtherProcesses(t *testing.T) {
 			t.Errorf("%s: a local credential: %d %s", path, w.Code, w.Body)
 		}
 	}
-	for _, path := range []string{"/bailiwick/v1/decide", "/bailiwick/v1/reachable", "/bailiwick/v1/report"} {
+	for _, path := range []string{"/bailiwick/v1/decide", "/bailiwick/v1/reachable", "/bailiwick/v1/report", "/bailiwick/v1/prompt"} {
 		for _, body := range []string{``, `[]`, `{"x":1}`, `{"action":"a","action":"b"}`} {
 			if w := post(t, a, path, body); w.Code != http.StatusBadRequest {
 				t.Errorf("%s: %s: %d %s", path, body, w.Code, w.Body)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/bailiwick-dev/bailiwick/authz"
@@ -12,6 +13,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/engine"
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/pdp"
+	"github.com/bailiwick-dev/bailiwick/internal/provenance"
 	"github.com/bailiwick-dev/bailiwick/internal/risk"
 	"github.com/bailiwick-dev/bailiwick/internal/session"
 )
@@ -34,6 +36,13 @@ type Question struct {
 	Input    map[string]any  `json:"input,omitempty" yaml:"input"`
 	Session  QuestionSession `json:"session,omitzero" yaml:"session"`
 	Risk     QuestionRisk    `json:"risk,omitzero" yaml:"risk"`
+	// Origins are where arguments that carry authority are taken to be from, by
+	// path: "user", "directory", "structure", "outsiders" and so on, followed by
+	// "named" and "contested" as they apply. Default: unknown.
+	Origins map[string]string `json:"origins,omitempty" yaml:"origins"`
+	// Content is where the least trusted address, link or account in the other
+	// arguments is from. Default: there is none.
+	Content string `json:"content,omitempty" yaml:"content"`
 	// Gate defaults to "mcp-http".
 	Gate string `json:"gate,omitempty" yaml:"gate"`
 	// Now defaults to the present.
@@ -96,6 +105,10 @@ func (q Question) Ask(v *pdp.Version) (*engine.Request, error) {
 	if q.Resource != nil {
 		req.Resource = *q.Resource
 	}
+	from, err := q.origins(op, input)
+	if err != nil {
+		return nil, err
+	}
 	now := q.Now
 	if now.IsZero() {
 		now = time.Now()
@@ -114,7 +127,51 @@ func (q Question) Ask(v *pdp.Version) (*engine.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	return v.Request(who, s, score, op, req, nil, now)
+	return v.Request(who, s, score, from, op, req, nil, now)
+}
+
+// origins reads where the arguments are supposed to be from.
+func (q Question) origins(op *catalog.Operation, input json.RawMessage) (pdp.Origins, error) {
+	content, args := provenance.None, map[string]provenance.Origin{}
+	var err error
+	if q.Content != "" {
+		if content, err = readOrigin(q.Content); err != nil {
+			return pdp.Origins{}, fmt.Errorf("content: %w", err)
+		}
+	}
+	for path, said := range q.Origins {
+		if !slices.Contains(op.Authority, path) {
+			return pdp.Origins{}, fmt.Errorf("origins: %q is no argument of %s that carries authority", path, op.Action)
+		}
+		if args[path], err = readOrigin(said); err != nil {
+			return pdp.Origins{}, fmt.Errorf("origins: %s: %w", path, err)
+		}
+	}
+	return pdp.NewOrigins(op, input, args, content), nil
+}
+
+func readOrigin(said string) (provenance.Origin, error) {
+	words := strings.Fields(said)
+	o := provenance.Origin{Step: -1}
+	known := append(provenance.MarkNames(), provenance.User.String())
+	if len(words) == 0 || !slices.Contains(known, words[0]) {
+		return o, fmt.Errorf("%q does not begin with one of %s", said, strings.Join(known, ", "))
+	}
+	o.Trust, _ = provenance.ParseTrust(words[0])
+	if words[0] == provenance.User.String() {
+		o.Trust, o.Named = provenance.User, true
+	}
+	for _, word := range words[1:] {
+		switch word {
+		case "named":
+			o.Named = true
+		case "contested":
+			o.Contested = true
+		default:
+			return o, fmt.Errorf("%q is neither \"named\" nor \"contested\"", word)
+		}
+	}
+	return o, nil
 }
 
 func orDefault(s, d string) string {

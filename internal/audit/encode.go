@@ -139,6 +139,7 @@ func (w *jsonWriter) why(o *Why) {
 	w.policies(o.Policies)
 	w.session(o.Session)
 	w.risk(o.Risk)
+	w.origins(o.Origins)
 	w.someTexts("labels", o.Labels)
 	w.spends(o.Spends)
 	w.numbers("micros", o.Micros)
@@ -235,6 +236,34 @@ func (w *jsonWriter) spends(list []Spend) {
 		w.raw("}")
 	}
 	w.raw("]")
+}
+
+func (w *jsonWriter) origins(list []Origin) {
+	if len(list) == 0 {
+		return
+	}
+	w.key("origins")
+	for i := range list {
+		o := &list[i]
+		w.separate('[', i)
+		w.raw("{")
+		w.textOf("of", o.Of)
+		w.textOf("origin", o.Origin)
+		w.someText("tool", o.Tool)
+		w.numberOf("step", o.Step)
+		w.someTrue("named", o.Named)
+		w.someTrue("contested", o.Contested)
+		w.raw("}")
+	}
+	w.raw("]")
+}
+
+// someTrue writes a truth value, unless it is false.
+func (w *jsonWriter) someTrue(name string, value bool) {
+	if value {
+		w.key(name)
+		w.raw("true")
+	}
 }
 
 func (w *jsonWriter) numbers(name string, m map[string]int64) {

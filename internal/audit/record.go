@@ -86,6 +86,9 @@ type Why struct {
 	Session *Session `json:"session,omitempty"`
 	// Risk is the score that policy saw.
 	Risk *Risk `json:"risk,omitempty"`
+	// Origins are where the arguments were from, as policy saw it. What is not
+	// there was given by nobody.
+	Origins []Origin `json:"origins,omitempty"`
 	// Labels are what releasing the action taught the session.
 	Labels []string `json:"labels,omitempty"`
 	// Spends are what releasing the action reserves of budgets.
@@ -108,6 +111,20 @@ type Risk struct {
 	Score int64 `json:"score"`
 	// Points are what each signal added, by name, unless it was nothing.
 	Points map[string]int64 `json:"points,omitempty"`
+}
+
+// Origin is where a part of the arguments was from.
+type Origin struct {
+	// Of is the argument, by its path; or "(authority)" and "(content)" for the
+	// least trusted of those that carry authority and of the others.
+	Of string `json:"of"`
+	// Origin is the word for the trust in the source, and Tool and Step are where
+	// it was: empty and -1 when no tool returned it.
+	Origin    string `json:"origin"`
+	Tool      string `json:"tool,omitempty"`
+	Step      int64  `json:"step"`
+	Named     bool   `json:"named,omitempty"`
+	Contested bool   `json:"contested,omitempty"`
 }
 
 // Session is a session's state as policy saw it.

@@ -14,10 +14,13 @@ const baseSchema = `
 type Session = {
 	id: String,
 	labels: Set<String>,
+	integrity: Long,
+	confidentiality: Long,
 	calls: Long,
 	denials: Long,
 	started: datetime
 };
+type Origin = { origin: String, trust: Long, named: Bool, contested: Bool, tool: String, step: Long };
 type Auth = { method: String, level: Long, age: Long };
 type Risk = { score: Long, reasons: Set<String> };
 
@@ -31,7 +34,7 @@ action "read", "write", "destructive", "external", "discover";
 `
 
 // baseTypes are the names that an operator's resource type may not have.
-var baseTypes = []string{"Agent", "Auth", "Group", "McpPrompt", "McpResource", "Null", "Risk", "Server", "Session", "Unknown"}
+var baseTypes = []string{"Agent", "Auth", "Group", "McpPrompt", "McpResource", "Null", "Origin", "Risk", "Server", "Session", "Unknown"}
 
 // newGenerator is a generator with the base schema in it.
 func newGenerator() (*generator, error) {
@@ -53,6 +56,11 @@ func newGenerator() (*generator, error) {
 func (g *generator) action(o *Operation, input ast.IsType, resources []string) {
 	context := planeContext()
 	context["input"] = ast.Attribute{Type: input}
+	args := ast.RecordType{}
+	for _, path := range o.Authority {
+		args[types.String(path)] = ast.Attribute{Type: ast.Type("Origin"), Optional: true}
+	}
+	context["args"] = ast.Attribute{Type: args}
 	a := ast.Action{AppliesTo: &ast.AppliesTo{Principals: []ast.EntityTypeRef{"Agent"}, Context: context}}
 	for _, r := range resources {
 		a.AppliesTo.Resources = append(a.AppliesTo.Resources, ast.EntityTypeRef(r))
@@ -69,6 +77,8 @@ func planeContext() ast.RecordType {
 		"session":   {Type: ast.Type("Session")},
 		"auth":      {Type: ast.Type("Auth")},
 		"risk":      {Type: ast.Type("Risk")},
+		"authority": {Type: ast.Type("Origin")},
+		"content":   {Type: ast.Type("Origin")},
 		"approvals": {Type: ast.Set(ast.Type("String"))},
 		"now":       {Type: ast.Type("datetime")},
 		"gate":      {Type: ast.Type("String")},

@@ -18,6 +18,8 @@ import (
 	"github.com/cedar-policy/cedar-go/x/exp/schema"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/ast"
 	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
+
+	"github.com/bailiwick-dev/bailiwick/internal/provenance"
 )
 
 // A Config is what a catalogue is made from.
@@ -160,7 +162,8 @@ func (b *builder) tool(p Pin) {
 		Action: p.Server + "/" + p.Tool, Server: p.Server, Tool: p.Tool, Digest: p.Digest, Definition: p.Definition,
 		Title: d.title, Description: d.description,
 		Effects: unclassified(), Groups: word.groups, Labels: word.labels,
-		input: d.input.root, round: word.numbers == "round",
+		Undecided: word.undecided,
+		input:     d.input.root, round: word.numbers == "round",
 	}
 	if word.effects != nil {
 		var conflicts []string
@@ -170,6 +173,8 @@ func (b *builder) tool(p Pin) {
 			b.catalog.conflicts = append(b.catalog.conflicts, Conflict{o.Action, m})
 		}
 	}
+	o.marks = marksOf(word.outputs, unsaid(o.Classified))
+	o.Labels = labelled(o.Labels, o.marks)
 	d.input.setUndeclared(word.undeclared)
 	rec := b.schema([]string{p.Server, p.Tool, "Input"}, d.input)
 	s := &slot{path: []string{p.Server, p.Tool, "Input"}}
@@ -185,6 +190,15 @@ func (b *builder) tool(p Pin) {
 	}
 	b.action(o, ast.TypeRef(s.ident), resources)
 	b.add(o)
+}
+
+// unsaid is what an operation's output counts as when the operator has said
+// nothing of it.
+func unsaid(classified bool) provenance.Trust {
+	if classified {
+		return provenance.Structure
+	}
+	return provenance.Unknown
 }
 
 // bind checks the applications that servers are bound to.
@@ -253,13 +267,18 @@ func namesResource(s *shape) bool {
 func (b *builder) method(m method) {
 	o := &Operation{
 		Action: "mcp:" + m.name, Method: m.name, Effects: []string{m.effect}, Classified: true,
-		Description: m.doc, method: &m, serverLabels: map[string][]string{},
+		Description: m.doc, method: &m, serverLabels: map[string][]string{}, serverMarks: map[string]provenance.Marks{},
 	}
 	if m.outputs {
 		for server := range b.overlay.file.Servers {
-			o.serverLabels[server] = sortedSet(b.overlay.serverLabels(server))
+			said := b.overlay.serverOutputs(server)
+			o.serverMarks[server] = marksOf(said, provenance.Unknown)
+			o.serverLabels[server] = labelled(labelsOf(said), o.serverMarks[server])
 		}
-		o.Labels = o.serverLabels[anyServer]
+		o.Labels = labelled(nil, o.marks)
+		if marks, ok := o.serverMarks[anyServer]; ok {
+			o.Labels, o.marks = o.serverLabels[anyServer], marks
+		}
 	}
 	rec := ast.RecordType{"server": {Type: ast.Type("String")}}
 	for _, p := range m.picks {

@@ -105,7 +105,12 @@ func TestSchemaOfATool(t *testing.T) {
   resource: [Server],
   context: {
     approvals: Set<String>,
+    args: {
+      to?: Origin
+    },
     auth: Auth,
+    authority: Origin,
+    content: Origin,
     gate: String,
     input: mail_x2dbox__send_x20mail__Input,
     now: datetime,
@@ -300,7 +305,7 @@ func TestMethodsAreOperations(t *testing.T) {
 		})
 	}
 	read := mustOperation(t, c, "mcp:resources/read")
-	if diff := cmp.Diff([]string{"seen"}, read.OutputLabels("s")); diff != "" {
+	if diff := cmp.Diff([]string{"seen", "unknown"}, read.OutputLabels("s")); diff != "" {
 		t.Errorf("labels (-want +got):\n%s", diff)
 	}
 }
@@ -324,6 +329,10 @@ func checkRequest(t fataler, c *Catalog, o *Operation, input types.Record, resou
 		t.Fatal(err)
 	}
 	v := validate.New(r)
+	origin := types.NewRecord(types.RecordMap{
+		"origin": types.String("user"), "trust": types.Long(5), "named": types.True, "contested": types.False,
+		"tool": types.String(""), "step": types.Long(-1),
+	})
 	req := types.Request{
 		Principal: types.NewEntityUID("Agent", "a"), Action: o.UID(), Resource: resource,
 		Context: types.NewRecord(types.RecordMap{
@@ -331,9 +340,10 @@ func checkRequest(t fataler, c *Catalog, o *Operation, input types.Record, resou
 			"auth":      types.NewRecord(types.RecordMap{"method": types.String("key"), "level": types.Long(1), "age": types.Long(0)}),
 			"risk":      types.NewRecord(types.RecordMap{"score": types.Long(0), "reasons": types.NewSet()}),
 			"approvals": types.NewSet(),
+			"authority": origin, "content": origin, "args": types.NewRecord(nil),
 			"session": types.NewRecord(types.RecordMap{
 				"id": types.String("s"), "labels": types.NewSet(), "calls": types.Long(1),
-				"denials": types.Long(0), "started": types.NewDatetimeFromMillis(0),
+				"denials": types.Long(0), "integrity": types.Long(2), "confidentiality": types.Long(0), "started": types.NewDatetimeFromMillis(0),
 			}),
 		}),
 	}

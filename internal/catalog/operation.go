@@ -9,6 +9,7 @@ import (
 	"github.com/cedar-policy/cedar-go/x/exp/schema/resolved"
 
 	"github.com/bailiwick-dev/bailiwick/authz"
+	"github.com/bailiwick-dev/bailiwick/internal/provenance"
 )
 
 // The effect groups. Every operation is in at least one of them.
@@ -65,6 +66,9 @@ type Operation struct {
 	// Authority are the arguments that carry authority (a recipient, an
 	// amount), as paths with dots, sorted.
 	Authority []string
+	// Undecided: the operator has not said which arguments carry authority. All
+	// of them may.
+	Undecided bool
 
 	input        *shape // of a tool
 	round        bool   // numbers to four places
@@ -73,6 +77,8 @@ type Operation struct {
 
 	method       *method
 	serverLabels map[string][]string
+	marks        provenance.Marks
+	serverMarks  map[string]provenance.Marks // of a method
 
 	id      types.String        // of an application's action: the Cedar id
 	context resolved.RecordType // of an application's action: the operator's part

@@ -13,10 +13,6 @@ import (
 	"github.com/goccy/go-yaml/parser"
 )
 
-// LabelUntrusted is the label of a session that has seen what outsiders may
-// have written.
-const LabelUntrusted = "untrusted"
-
 // anyServer stands for all servers in the overlay.
 const anyServer = "*"
 
@@ -49,7 +45,9 @@ type toolRules struct {
 	Effects []string `yaml:"effects"`
 	// Groups are the operator's own groups.
 	Groups []string `yaml:"groups"`
-	// Authority are the arguments that carry authority, as paths with dots.
+	// Authority are the arguments that carry authority: those that say who gets
+	// something, or what is changed or destroyed. Paths with dots. Nothing said:
+	// all arguments. [] is none.
 	Authority []string `yaml:"authority"`
 	// Outputs is said of what the tool returns.
 	Outputs outputRules `yaml:"outputs"`
@@ -68,6 +66,20 @@ type outputRules struct {
 	// Outsiders says that people outside the organisation can write what is
 	// returned. It is the label "untrusted".
 	Outsiders bool `yaml:"outsiders"`
+	// Trust is how far what is returned can be trusted, as far as no field is
+	// said of: "unknown", "outsiders", "structure", "directory" or "signed".
+	// Default: "outsiders" with Outsiders, else "structure".
+	Trust string `yaml:"trust"`
+	// Fields say the same of fields, as paths with dots in which lists are looked
+	// through and "*" stands for any name, and of all beneath them.
+	Fields map[string]string `yaml:"fields"`
+	// Format is "json" (default) or "yaml": how text is written that has fields.
+	// "yaml" is for servers whose text is made by a YAML library. Text that is
+	// not as it should be is trusted as little as any of its fields.
+	Format string `yaml:"format"`
+	// Confidentiality is how far what is returned may spread: "internal",
+	// "private" or "secret". It is a label too.
+	Confidentiality string `yaml:"confidentiality"`
 	// Labels are further labels that a session gets.
 	Labels []string `yaml:"labels"`
 }
@@ -77,13 +89,6 @@ type resourceRule struct {
 	Type string `yaml:"type"`
 	// ID is the argument that holds the id, as a path with dots.
 	ID string `yaml:"id"`
-}
-
-func (r outputRules) labels() []string {
-	if r.Outsiders {
-		return append([]string{LabelUntrusted}, r.Labels...)
-	}
-	return r.Labels
 }
 
 // coaz is the application that a server is bound to.
@@ -174,7 +179,7 @@ func (o *Overlay) check() []*Problem {
 	for _, server := range sortedKeys(o.file.Servers) {
 		s := o.file.Servers[server]
 		at := []string{"servers", server}
-		ps = append(ps, o.checkLabels(append(at, "outputs"), s.Outputs)...)
+		ps = append(ps, o.checkOutputs(append(at, "outputs"), s.Outputs)...)
 		for _, tool := range sortedKeys(s.Tools) {
 			ps = append(ps, o.checkTool(append(slices.Clip(at), "tools", tool), s.Tools[tool])...)
 		}
@@ -215,11 +220,11 @@ func (o *Overlay) checkTool(at []string, t toolRules) []*Problem {
 			bad("resource", "it needs an id: the argument that says which %s is touched", r.Type)
 		}
 	}
-	return append(ps, o.checkLabels(append(slices.Clip(at), "outputs"), t.Outputs)...)
+	return append(ps, o.checkOutputs(append(slices.Clip(at), "outputs"), t.Outputs)...)
 }
 
-func (o *Overlay) checkLabels(at []string, r outputRules) []*Problem {
-	var ps []*Problem
+func (o *Overlay) checkOutputs(at []string, r outputRules) []*Problem {
+	ps := o.checkTrust(at, r)
 	for _, l := range r.Labels {
 		if !labelName.MatchString(l) {
 			ps = append(ps, o.problem(append(slices.Clip(at), "labels"), "%s: %q cannot be a label: letters, digits, '_', '.', ':' and '-'", strings.Join(at, "."), l))
@@ -268,9 +273,13 @@ func (o *Overlay) matches(l *Lock, server, tool string) []match {
 	return out
 }
 
-// serverLabels are the labels of everything that a server returns.
-func (o *Overlay) serverLabels(server string) []string {
-	return append(o.file.Servers[anyServer].Outputs.labels(), o.file.Servers[server].Outputs.labels()...)
+// serverOutputs is what is said of everything that a server returns.
+func (o *Overlay) serverOutputs(server string) []outputRules {
+	said := []outputRules{o.file.Servers[anyServer].Outputs}
+	if server != anyServer {
+		said = append(said, o.file.Servers[server].Outputs)
+	}
+	return said
 }
 
 // glob matches a name with a pattern in which "*" stands for any characters.
@@ -306,9 +315,12 @@ func (l *Lock) matches(server, pattern, tool string) bool {
 // A toolWord is what the overlay says of one tool: the closest rule where one
 // must win, all of them where they add up.
 type toolWord struct {
-	effects    []string
-	groups     []string
-	authority  []authorityWord
+	effects   []string
+	groups    []string
+	authority []authorityWord
+	// undecided: nothing is said of authority, not even that nothing has any.
+	undecided  bool
+	outputs    []outputRules
 	labels     []string
 	resource   *resourceRule
 	resourceAt match
@@ -325,7 +337,7 @@ type authorityWord struct {
 func (o *Overlay) word(l *Lock, server, tool string) (toolWord, []*Problem) {
 	var w toolWord
 	var ps []*Problem
-	w.labels = o.serverLabels(server)
+	w.outputs, w.undecided = o.serverOutputs(server), true
 	ms := o.matches(l, server, tool)
 	for i, m := range ms {
 		if i > 0 && ms[i-1].rank() == m.rank() && disagree(ms[i-1].rules, m.rules) {
@@ -342,12 +354,13 @@ func (o *Overlay) word(l *Lock, server, tool string) (toolWord, []*Problem) {
 		w.numbers = cmp.Or(r.Numbers, w.numbers)
 		w.undeclared = cmp.Or(r.Undeclared, w.undeclared)
 		w.groups = append(w.groups, r.Groups...)
-		w.labels = append(w.labels, r.Outputs.labels()...)
+		w.outputs = append(w.outputs, r.Outputs)
+		w.undecided = w.undecided && r.Authority == nil
 		for _, a := range r.Authority {
 			w.authority = append(w.authority, authorityWord{a, m})
 		}
 	}
-	w.groups, w.labels = sortedSet(w.groups), sortedSet(w.labels)
+	w.groups, w.labels = sortedSet(w.groups), labelsOf(w.outputs)
 	return w, ps
 }
 

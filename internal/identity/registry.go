@@ -52,6 +52,10 @@ type PEP struct {
 	// Relays: it may show the credentials of agents that call it, and report
 	// outcomes. For gates in other processes, Envoy, nginx and Caddy.
 	Relays bool `yaml:"relays,omitempty" json:"relays,omitempty"`
+	// Prompts: it may say what the user asked for in a session. What it says is
+	// trusted as the user's own word: it must be the program that the user types
+	// into, never the agent.
+	Prompts bool `yaml:"prompts,omitempty" json:"prompts,omitempty"`
 }
 
 // SpeaksFor reports whether the PEP may name subjects of a type.

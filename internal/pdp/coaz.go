@@ -83,7 +83,7 @@ func (c *inquiry) mapped(ctx context.Context, v *Version, view EntityView, who C
 			return engine.Answer{}, nil, &catalog.InputError{Reason: fmt.Sprintf("the mapping of %s asks for %s, which is no action of %s", quoted(op.Action), quoted(req.Action), application)}
 		}
 		m := new(memory)
-		q, named, err := v.question(by, c.visit.Snapshot, mappedOp, req, view.World(), c.now, m)
+		q, named, err := v.question(by, c.visit.Snapshot, &c.origins, mappedOp, req, view.World(), c.now, m)
 		if err == nil {
 			q.Fields = append(q.Fields, m.riskOf(c.risk.assessment.Score))
 			err = inform(ctx, q, view, named)

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -24,6 +25,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/engine"
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/pep"
+	"github.com/bailiwick-dev/bailiwick/internal/provenance"
 	"github.com/bailiwick-dev/bailiwick/internal/revoke"
 	"github.com/bailiwick-dev/bailiwick/internal/risk"
 	"github.com/bailiwick-dev/bailiwick/internal/session"
@@ -109,6 +111,9 @@ type Config struct {
 	Logger *slog.Logger
 	// Observer is told of every decision. May be nil.
 	Observer Observer
+	// Provenance is what the sessions have seen. Default: a book of its own, of
+	// the default size.
+	Provenance *provenance.Book
 	// Deadline bounds one decision. Default 5 s.
 	Deadline time.Duration
 	// Now is the clock. Default time.Now.
@@ -122,6 +127,7 @@ type PDP struct {
 	inFlight   atomic.Int64
 	refused    refusals
 	shortcuts  shortcuts
+	awaited    *awaited
 }
 
 var (
@@ -152,7 +158,10 @@ func New(c Config) (*PDP, error) {
 	if c.Entities == nil {
 		c.Entities = nothing{}
 	}
-	p := &PDP{Config: c}
+	if c.Provenance == nil {
+		c.Provenance = provenance.NewBook(provenance.BookConfig{Seed: maphash.MakeSeed()})
+	}
+	p := &PDP{Config: c, awaited: newAwaited()}
 	for _, g := range c.Elevations {
 		p.elevations = append(p.elevations, types.NewEntityUID("Group", types.String(g)))
 	}
@@ -221,7 +230,8 @@ func (p *PDP) Decide(ctx context.Context, req authz.Request) (authz.Decision, er
 		return c.withhold(ctx, authz.ReasonBreakerOpen, message)
 	}
 	view := p.view()
-	q, named, err := v.question(who, c.visit.Snapshot, op, c.req, view.World(), c.now, c.memory)
+	c.trace(op)
+	q, named, err := v.question(who, c.visit.Snapshot, &c.origins, op, c.req, view.World(), c.now, c.memory)
 	if err != nil {
 		return c.withhold(ctx, authz.ReasonInputInvalid, sentence(err))
 	}
@@ -327,6 +337,7 @@ func (p *PDP) Report(_ context.Context, out authz.Outcome) error {
 	}
 	p.Breakers.Settle(out.Decision, result(out), p.Now())
 	settle(p.Budgets, out.Decision, out.Status, out.Bytes) // before it is on the record: see budget.Ledger
+	p.learn(out)
 	err := p.Log.Post(audit.Record{
 		Kind: audit.KindOutcome, Time: p.Now(), Decision: out.Decision, Effect: string(out.Status),
 		Outcome: &audit.Outcome{Status: out.Status, Bytes: out.Bytes, Error: clip(out.Error, 512)},

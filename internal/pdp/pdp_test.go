@@ -224,6 +224,12 @@ func (p *plane) records(t testing.TB) []audit.Record {
 	return all
 }
 
+// snapshot is the session as a record has it.
+func snapshot(r audit.Record) session.Snapshot {
+	s := r.Why.Session
+	return session.Snapshot{ID: s.ID, Agent: r.Who.Subject.ID, Started: s.Started, Calls: s.Calls, Denials: s.Denials, Labels: s.Labels}
+}
+
 func ids(refs []authz.PolicyRef) []string {
 	var list []string
 	for _, r := range refs {
@@ -595,10 +601,8 @@ func TestRecordsReplay(t *testing.T) {
 		if !ok {
 			t.Fatal(r.What.Action)
 		}
-		s := r.Why.Session
 		who := pdp.Caller{Subject: identity.Subject{Agent: r.Who.Subject.ID, Groups: r.Who.Groups, For: r.Who.For, Method: r.Who.Auth, Level: identity.LevelProven}}
-		snap := session.Snapshot{ID: s.ID, Agent: who.Agent, Started: s.Started, Calls: s.Calls, Denials: s.Denials, Labels: s.Labels}
-		q, err := v.Request(who, snap, scored(r.Why.Risk), op, authz.Request{Action: r.What.Action, Server: r.What.Server, Input: r.Input, Gate: r.Who.Gate}, nil, r.Time)
+		q, err := v.Request(who, snapshot(r), scored(r.Why.Risk), pdp.OriginsOf(r.Why.Origins), op, authz.Request{Action: r.What.Action, Server: r.What.Server, Input: r.Input, Gate: r.Who.Gate}, nil, r.Time)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -35,6 +35,7 @@ type inquiry struct {
 	reserved *budget.Reservation
 	call     *breaker.Call
 	remedies []authz.Remedy
+	origins  Origins
 	record   audit.Record
 	lap      time.Time
 	steps    []Step
@@ -290,6 +291,9 @@ func (c *inquiry) conclude(ctx context.Context, fault error) (authz.Decision, er
 	c.reserved.Recorded(c.record.Decision, receipt.Index, c.req.Advisory) // before the session: see budget.Ledger.Advance
 	if c.visit != nil {
 		c.visit.Apply(receipt.Index, effect(c.record))
+		if why.Released && c.op != nil {
+			c.await()
+		}
 	}
 	c.concluded(why.Released)
 	if cut := c.suspended(); cut != nil && why.Released {

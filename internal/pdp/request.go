@@ -22,9 +22,9 @@ const unknownAge = 10 * 365 * 24 * 60 * 60
 // Request makes the typed question that policy answers, as far as the world
 // knows about it. An error says what is wrong with the request, in words fit for
 // the caller; one that wraps errAssertion says that the PEP may not say this.
-func (v *Version) Request(who Caller, s session.Snapshot, score risk.Score, op *catalog.Operation, req authz.Request, w *engine.World, now time.Time) (*engine.Request, error) {
+func (v *Version) Request(who Caller, s session.Snapshot, score risk.Score, from Origins, op *catalog.Operation, req authz.Request, w *engine.World, now time.Time) (*engine.Request, error) {
 	m := new(memory)
-	q, _, err := v.question(who, s, op, req, w, now, m)
+	q, _, err := v.question(who, s, &from, op, req, w, now, m)
 	if err != nil {
 		return nil, err
 	}
@@ -39,13 +39,14 @@ type memory struct {
 	context, session, auth [12]engine.Field
 	risk                   [2]engine.Field
 	reasons                []string
+	authority, content     [6]engine.Field
 	named                  [4]types.EntityUID
 	input                  types.Value // nil: there are no arguments
 }
 
 // question types a request in m: who, what, on what, and in what circumstances.
 // It also returns the entities that the request names.
-func (v *Version) question(who Caller, s session.Snapshot, op *catalog.Operation, req authz.Request, w *engine.World, now time.Time, m *memory) (*engine.Request, []types.EntityUID, error) {
+func (v *Version) question(who Caller, s session.Snapshot, from *Origins, op *catalog.Operation, req authz.Request, w *engine.World, now time.Time, m *memory) (*engine.Request, []types.EntityUID, error) {
 	q := &m.request
 	*q = engine.Request{Action: op.UID(), Fields: m.context[:0], World: w}
 	m.input = nil
@@ -65,7 +66,7 @@ func (v *Version) question(who Caller, s session.Snapshot, op *catalog.Operation
 	if !v.Catalog.Applies(op, q.Principal.Type, q.Resource.Type) {
 		return nil, nil, &catalog.InputError{Reason: fmt.Sprintf("%s is not what a %s does to a %s", quoted(req.Action), q.Principal.Type, q.Resource.Type)}
 	}
-	q.Fields = circumstances(q.Fields, m, who, s, req, now)
+	q.Fields = from.append(circumstances(q.Fields, m, who, s, req, now), m, op)
 	if who.Asserted.IsZero() {
 		groups(q, who.Groups)
 	}
@@ -219,6 +220,7 @@ func circumstances(f engine.Fields, m *memory, who Caller, s session.Snapshot, r
 	f = append(f,
 		engine.Nested("session", append(m.session[:0],
 			engine.String("id", s.ID), engine.Strings("labels", s.Labels), engine.Long("calls", s.Calls),
+			engine.Long("integrity", s.Integrity()), engine.Long("confidentiality", s.Confidentiality()),
 			engine.Long("denials", s.Denials), engine.Datetime("started", types.NewDatetime(s.Started)),
 		)),
 		engine.Nested("auth", append(m.auth[:0],

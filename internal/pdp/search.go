@@ -195,7 +195,7 @@ func (s *search) allowed(ctx context.Context, req authz.Request) (bool, error) {
 	}
 	now := s.p.Now()
 	m := new(memory)
-	q, named, err := s.v.question(who, session.Snapshot{ID: "search", Started: now}, op, req, s.view.World(), now, m)
+	q, named, err := s.v.question(who, session.Snapshot{ID: "search", Started: now}, &Origins{}, op, req, s.view.World(), now, m)
 	if err != nil {
 		return false, nil
 	}

@@ -74,15 +74,30 @@ func (g *Guard) Ask(ctx context.Context, req authz.Request) (*Release, authz.Dec
 	return r, d
 }
 
-// Settle records what became of the action.
-func (r *Release) Settle(status authz.OutcomeStatus, bytes int64, problem string) {
+// Settle records what became of the action. output is what the agent is going to
+// see of it: Settle comes first.
+func (r *Release) Settle(status authz.OutcomeStatus, bytes int64, problem string, output ...string) {
 	r.once.Do(func() {
 		r.hold.Release()
-		err := r.guard.Report(context.Background(), authz.Outcome{Decision: r.Decision.ID, Status: status, Bytes: bytes, Error: problem})
+		out := authz.Outcome{Decision: r.Decision.ID, Status: status, Bytes: bytes, Error: problem}
+		out.Output, out.Cut = bounded(output)
+		err := r.guard.Report(context.Background(), out)
 		if err != nil {
 			// The decision stands on the record without an outcome, which is what
 			// an unknown outcome looks like.
 			r.guard.Logger.Error("outcome not recorded", "decision_id", r.Decision.ID, "error", err)
 		}
 	})
+}
+
+// bounded returns as many of the parts as fit into an outcome, and whether that
+// is not all of them.
+func bounded(parts []string) ([]string, bool) {
+	size := 0
+	for i, part := range parts {
+		if size += len(part); size > authz.MaxOutput {
+			return parts[:i], true
+		}
+	}
+	return parts, false
 }

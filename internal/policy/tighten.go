@@ -7,19 +7,33 @@ import (
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 )
 
-// What grows as things get worse: the score and the reasons of risk, and the
-// labels and denials of a session. Whatever grows must only ever tighten: a
-// permit may ask that it is small, a forbid that it is large, and nothing the
-// other way round. So whoever raises a risk, or taints a session, never turns a
-// denial into an allow.
+// What grows as things get worse, or falls: the score and the reasons of risk,
+// the labels and denials of a session and its place in the two lattices, and how
+// far the sources of the arguments can be trusted. Whatever gets worse must only
+// ever tighten: a permit may ask that a risk is small, a forbid that it is large,
+// and nothing the other way round. So whoever raises a risk, taints a session, or
+// has a value come from a worse source never turns a denial into an allow.
 //
 // The check is of the form of the conditions, and sound but for one thing: an
 // operand that cannot be evaluated (which denies, whatever else) may be hidden
 // by one that becomes false as things get worse.
-var worsening = map[string]map[string]bool{
-	"risk":    {"score": true, "reasons": true},
-	"session": {"labels": true, "denials": true},
+var worsening = map[string]map[string]trend{
+	"risk":      {"score": rising, "reasons": rising},
+	"session":   {"labels": rising, "denials": rising, "confidentiality": rising, "integrity": falling},
+	"authority": ofOrigin,
+	"content":   ofOrigin,
+	argsRecord:  {},
 }
+
+// ofOrigin is what the attributes of an origin do. Its word is for people: only
+// that it is the best one says something that can be compared.
+var ofOrigin = map[string]trend{"trust": falling, "named": falling, "contested": rising, "origin": unclear}
+
+const (
+	// argsRecord holds an origin for each argument that carries authority.
+	argsRecord = "args"
+	bestOrigin = types.String("user")
+)
 
 // A trend is what a value does as things get worse.
 type trend int
@@ -90,9 +104,17 @@ func trendOf(n ast.IsNode) trend {
 		return both(trendOf(n.Left), trendOf(n.Right))
 	case ast.NodeTypeIsEmpty:
 		return trendOf(n.Arg).reversed()
+	case ast.NodeTypeEquals:
+		if isBest(n.Left, n.Right) || isBest(n.Right, n.Left) {
+			return falling
+		}
+	case ast.NodeTypeNotEquals:
+		if isBest(n.Left, n.Right) || isBest(n.Right, n.Left) {
+			return rising
+		}
 	}
-	if record, name, ok := contextAttribute(n); ok && worsening[record][name] {
-		return rising
+	if t, ok := worsens(n); ok {
+		return t
 	}
 	if touches(n) {
 		return unclear
@@ -135,6 +157,32 @@ func contextAttribute(n ast.IsNode) (record, name string, ok bool) {
 	return string(r.Value), string(a.Value), ok && isContext(r.Arg)
 }
 
+// worsens is what an attribute does. ok is false for an expression that is none,
+// or one of which nothing gets worse.
+func worsens(n ast.IsNode) (t trend, ok bool) {
+	a, isAccess := n.(ast.NodeTypeAccess)
+	if !isAccess {
+		return steady, false
+	}
+	if record, _, isArg := contextAttribute(a.Arg); isArg && record == argsRecord {
+		t, ok = ofOrigin[string(a.Value)]
+		return t, ok
+	}
+	if record, name, isAttribute := contextAttribute(n); isAttribute {
+		t, ok = worsening[record][name]
+		return t, ok
+	}
+	return steady, false
+}
+
+// isBest reports whether an expression and a literal are the word of an origin and
+// the best word.
+func isBest(n, best ast.IsNode) bool {
+	a, ok := n.(ast.NodeTypeAccess)
+	t, worsens := worsens(n)
+	return ok && worsens && t == unclear && a.Value == "origin" && literal(best) == bestOrigin
+}
+
 func isContext(n ast.IsNode) bool {
 	v, ok := n.(ast.NodeTypeVariable)
 	return ok && v.Name == "context"
@@ -145,9 +193,18 @@ func isContext(n ast.IsNode) bool {
 func touches(n ast.IsNode) bool {
 	found := false
 	ast.Inspect(ast.NewNode(n), func(n ast.IsNode) bool {
-		if record, name, ok := contextAttribute(n); ok {
-			found = found || worsening[record][name]
+		if _, ok := worsens(n); ok {
+			found = true
 			return false
+		}
+		if record, _, ok := contextAttribute(n); ok {
+			found = found || record == argsRecord // all of an origin
+			return false
+		}
+		if a, ok := n.(ast.NodeTypeAccess); ok {
+			if record, _, ok := contextAttribute(a.Arg); ok && record == argsRecord {
+				return false // the tool or the step, which get neither worse nor better
+			}
 		}
 		switch n := n.(type) {
 		case ast.NodeTypeAccess:
@@ -155,8 +212,9 @@ func touches(n ast.IsNode) bool {
 				found = found || worsening[string(n.Value)] != nil
 				return false
 			}
-		case ast.NodeTypeHas:
-			return !isContext(n.Arg) // which attributes there are does not change
+		case ast.NodeTypeHas: // which attributes there are does not change
+			args, ok := n.Arg.(ast.NodeTypeAccess)
+			return !isContext(n.Arg) && !(ok && args.Value == argsRecord && isContext(args.Arg))
 		default:
 			found = found || isContext(n)
 		}
@@ -181,9 +239,9 @@ func checkTightens(ps []parsedPolicy) Problems {
 			var why string
 			switch t {
 			case wrong:
-				why = fmt.Sprintf("this %s loosens as risk, labels or denials grow; they may only ever tighten", role)
+				why = fmt.Sprintf("this %s loosens as things get worse (risk, labels, denials, the sources of the arguments); they may only ever tighten", role)
 			case unclear:
-				why = "whether this tightens or loosens as risk, labels or denials grow cannot be told; compare them with < or >, or by contains"
+				why = "whether this tightens or loosens as things get worse (risk, labels, denials, the sources of the arguments) cannot be told; compare them with < or >, or by contains"
 			default:
 				continue
 			}

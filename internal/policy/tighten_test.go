@@ -15,7 +15,9 @@ const riskSchema = `
 entity Agent;
 entity Server;
 action "act" appliesTo { principal: [Agent], resource: [Server], context: {
-	risk: { score: Long, reasons: Set<String> }, session: { labels: Set<String>, denials: Long, calls: Long }, flag: Bool, n: Long, names: Set<String> } };
+	risk: { score: Long, reasons: Set<String> }, session: { labels: Set<String>, denials: Long, calls: Long, integrity: Long, confidentiality: Long }, flag: Bool, n: Long, names: Set<String>,
+	authority?: Origin, content?: Origin, args?: { to: Origin, cc?: Origin } } };
+type Origin = { origin: String, trust: Long, named: Bool, contested: Bool, tool: String, step: Long };
 `
 
 func riskConfig(policies string) Config {
@@ -39,7 +41,24 @@ func TestRiskOnlyTightens(t *testing.T) {
 		{`permit (principal, action, resource) when { context.session.calls > 5 }`, ""},
 		{`permit (principal, action, resource) when { context has risk && context.n == 3 }`, ""},
 
+		{`forbid (principal, action, resource) when { context has authority && context.authority.trust < 2 && !context.authority.named }`, ""},
+		{`forbid (principal, action, resource) when { context has authority && context.authority.contested } unless { context has authority && context.authority.named }`, ""},
+		{`permit (principal, action, resource) when { context has args && context.args.to.trust >= 3 }`, ""},
+		{`forbid (principal, action, resource) when { context has args && context.args has cc && context.args.cc.origin != "user" }`, ""},
+		{`forbid (principal, action, resource) unless { context has args && "user" == context.args.to.origin }`, ""},
+		{`forbid (principal, action, resource) when { context has args && context.args.to.tool == "a/b" }`, ""},
+		{`forbid (principal, action, resource) when { context.session.integrity < 2 }`, ""},
+
 		{`permit (principal, action, resource) when { context.risk.score > 50 }`, loosens},
+		{`forbid (principal, action, resource) when { context has authority && context.authority.trust > 2 }`, loosens},
+		{`permit (principal, action, resource) when { context has content && context.content.contested }`, loosens},
+		{`permit (principal, action, resource) when { context has args && context.args.to.origin != "user" }`, loosens},
+		{`forbid (principal, action, resource) when { context has args && context.args.to.named }`, loosens},
+		{`permit (principal, action, resource) when { context.session.integrity < 2 }`, loosens},
+		{`forbid (principal, action, resource) when { context.session.confidentiality < 2 }`, loosens},
+		{`forbid (principal, action, resource) when { context has args && context.args.to.origin == "structure" }`, unknown},
+		{`forbid (principal, action, resource) when { context has args && context.args.to == context.args.to }`, unknown},
+		{`forbid (principal, action, resource) when { context has authority && context has content && context.authority == context.content }`, unknown},
 		{`permit (principal, action, resource) when { !(context.risk.score < 50) }`, loosens},
 		{`permit (principal, action, resource) unless { context.risk.score <= 50 }`, loosens},
 		{`permit (principal, action, resource) when { context.flag } when { context.session.labels.contains("approved") }`, loosens},

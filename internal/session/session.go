@@ -34,6 +34,34 @@ type Snapshot struct {
 	Labels []string
 }
 
+// Integrity is the least trusted of what the session has seen, on the scale of
+// trust in a value: 5 for nothing but the user's words, 2 for what tools say of
+// their own, 1 for what outsiders have written, 0 for what is from nobody knows
+// where. It never rises.
+func (s *Snapshot) Integrity() int64 {
+	switch {
+	case slices.Contains(s.Labels, "unknown"):
+		return 0
+	case slices.Contains(s.Labels, "untrusted"):
+		return 1
+	case s.Calls > 0:
+		return 2
+	default:
+		return 5
+	}
+}
+
+// Confidentiality is the most confidential of what the session has seen: 0 for
+// nothing, 1 internal, 2 private, 3 secret. It never falls.
+func (s *Snapshot) Confidentiality() int64 {
+	for i, label := range []string{"secret", "private", "internal"} {
+		if slices.Contains(s.Labels, label) {
+			return int64(3 - i)
+		}
+	}
+	return 0
+}
+
 // An Effect is what one decision does to its session.
 type Effect struct {
 	// Released: the action was let through.

@@ -209,6 +209,10 @@ func AppendOutcome(b []byte, out *authz.Outcome) ([]byte, error) {
 	w.mustText("status", string(out.Status))
 	w.integer("bytes", out.Bytes)
 	w.text("error", out.Error)
+	w.texts("output", out.Output)
+	if out.Cut {
+		w.bool("cut", true)
+	}
 	w.close()
 	return w.end()
 }
@@ -226,6 +230,10 @@ func ParseOutcome(r *ijson.Reader, text []byte) (out authz.Outcome, err error) {
 			out.Bytes = f.integer(member)
 		case "error":
 			out.Error = f.text(member)
+		case "output":
+			f.array(member, func() { out.Output = append(out.Output, f.text(member)) })
+		case "cut":
+			out.Cut = f.bool(member)
 		default:
 			return false
 		}
@@ -243,4 +251,56 @@ func ParseOutcome(r *ijson.Reader, text []byte) (out authz.Outcome, err error) {
 		return authz.Outcome{}, fmt.Errorf("read outcome: %w", err)
 	}
 	return out, nil
+}
+
+// ParsePrompt reads what a program says that its user said.
+func ParsePrompt(r *ijson.Reader, text []byte) (said authz.Prompt, err error) {
+	f := begin(r, text)
+	f.object("the prompt", func(member string) bool {
+		switch member {
+		case "credential":
+			said.Credential = f.credential()
+		case "subject":
+			said.Subject = f.entity(member)
+		case "session":
+			said.Session = f.text(member)
+		case "text":
+			said.Text = f.text(member)
+		default:
+			return false
+		}
+		return true
+	})
+	if said.Session == "" {
+		f.complain("session is missing")
+	}
+	if len(said.Text) > authz.MaxPrompt {
+		f.complain("text is too long")
+	}
+	if err := f.end(); err != nil {
+		return authz.Prompt{}, fmt.Errorf("read prompt: %w", err)
+	}
+	return said, nil
+}
+
+// AppendPrompt appends a prompt, without the PEP's credential, which travels in
+// the HTTP header.
+func AppendPrompt(b []byte, said *authz.Prompt) ([]byte, error) {
+	w := writer{b: b}
+	w.open("")
+	switch said.Credential.Kind {
+	case authz.CredentialNone:
+	case authz.CredentialBearer:
+		w.open("credential")
+		w.mustText("kind", string(said.Credential.Kind))
+		w.mustText("value", said.Credential.Value)
+		w.close()
+	default:
+		w.fail(errLocal)
+	}
+	w.entity("subject", said.Subject)
+	w.mustText("session", said.Session)
+	w.mustText("text", said.Text)
+	w.close()
+	return w.end()
 }

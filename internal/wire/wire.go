@@ -9,6 +9,7 @@ package wire
 import (
 	"errors"
 	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -21,6 +22,7 @@ const (
 	PathDecide    = "/bailiwick/v1/decide"
 	PathReachable = "/bailiwick/v1/reachable"
 	PathReport    = "/bailiwick/v1/report"
+	PathPrompt    = "/bailiwick/v1/prompt"
 )
 
 // errRaw is a part of a message which, put into it, would be more than a part.
@@ -189,6 +191,20 @@ func (w *writer) mustText(name, value string) {
 		return
 	}
 	w.b = append(b, ',')
+}
+
+// texts writes a list of strings, unless it is empty.
+func (w *writer) texts(name string, values []string) {
+	if len(values) == 0 {
+		return
+	}
+	w.name(name)
+	w.b = append(w.b, '[')
+	for _, v := range values {
+		w.mustText("", strings.ToValidUTF8(v, "\uFFFD"))
+	}
+	w.trim()
+	w.b = append(w.b, "],"...)
 }
 
 func (w *writer) bool(name string, value bool) {

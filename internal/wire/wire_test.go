@@ -136,6 +136,8 @@ func TestOutcomesArrive(t *testing.T) {
 		out := authz.Outcome{
 			Decision: rapid.StringN(1, 40, -1).Draw(t, "decision"), Bytes: rapid.Int64().Draw(t, "bytes"), Error: words().Draw(t, "error"),
 			Status: rapid.SampledFrom([]authz.OutcomeStatus{authz.OutcomeSuccess, authz.OutcomeError, authz.OutcomeAmbiguous, authz.OutcomeNotRun}).Draw(t, "status"),
+			Output: rapid.SampledFrom([][]string{nil, {""}, {`{"a":"\u00e9"}`, "plain \u2028 text"}}).Draw(t, "output"),
+			Cut:    rapid.Bool().Draw(t, "cut"),
 		}
 		b, err := wire.AppendOutcome(nil, &out)
 		if err != nil {
@@ -155,6 +157,36 @@ func TestOutcomesArrive(t *testing.T) {
 			same(t, heard, reach)
 		}
 	})
+}
+
+func TestPromptsArrive(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		var r ijson.Reader
+		said := authz.Prompt{Session: rapid.StringN(1, 40, -1).Draw(t, "session"), Text: words().Draw(t, "text"), Subject: entity(t, "subject")}
+		if rapid.Bool().Draw(t, "has credential") {
+			said.Credential = authz.Credential{Kind: authz.CredentialBearer, Value: words().Draw(t, "credential")}
+		}
+		b, err := wire.AppendPrompt(nil, &said)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := wire.ParsePrompt(&r, b)
+		if err != nil {
+			t.Fatalf("%s: %v", b, err)
+		}
+		same(t, got, said)
+	})
+	var r ijson.Reader
+	for _, bad := range []string{`[]`, `{"text":"x"}`, `{"session":"s","text":1}`, `{"session":"s","more":1}`, `{"session":"s","credential":{"kind":"local","value":"x"}}`,
+		`{"session":"s","text":"` + strings.Repeat("x", authz.MaxPrompt+1) + `"}`} {
+		if said, err := wire.ParsePrompt(&r, []byte(bad)); err == nil || said != (authz.Prompt{}) {
+			t.Errorf("%.60s: %v", bad, err)
+		}
+	}
+	if _, err := wire.AppendPrompt(nil, &authz.Prompt{Session: "s", Credential: authz.Credential{Kind: authz.CredentialLocal, Value: "x"}}); err == nil {
+		t.Error("a local credential travels")
+	}
 }
 
 // fill sets everything that v consists of.
@@ -217,7 +249,7 @@ func TestNothingIsLeftOut(t *testing.T) {
 	if b, err = wire.AppendOutcome(nil, &out); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := wire.ParseOutcome(&r, b); err != nil || got != out {
+	if got, err := wire.ParseOutcome(&r, b); err != nil || !reflect.DeepEqual(got, out) {
 		t.Errorf("outcome: got %+v, %v; want %+v", got, err, out)
 	}
 }

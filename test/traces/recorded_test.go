@@ -40,16 +40,19 @@ func openCorpus(tb testing.TB) corpus {
 // A run is one recorded run of a model with its tools: what a decision may
 // be based on.
 type run struct {
-	ID     string `json:"id"`
-	Task   string `json:"user_task"`
-	Prompt string `json:"prompt"`
-	Steps  []call `json:"steps"`
+	ID       string `json:"id"`
+	Pipeline string `json:"pipeline"`
+	Task     string `json:"user_task"`
+	Prompt   string `json:"prompt"`
+	Steps    []call `json:"steps"`
 }
 
 // A call is one tool call of a run, with its arguments as recorded.
 type call struct {
 	Function string          `json:"function"`
 	Args     json.RawMessage `json:"args"`
+	Result   string          `json:"result"`
+	Error    string          `json:"error"`
 }
 
 // A label is the answer key to one run. Only the scorer reads it.
@@ -97,28 +100,28 @@ type task struct {
 	Calls []call `json:"calls"`
 }
 
-func (c corpus) tools(tb testing.TB, suite string) []tool {
+func (c corpus) tools(tb testing.TB, s suite) []tool {
 	tb.Helper()
-	return readAll[tool](tb, 1, filepath.Join(string(c), "agentdojo", suite, "tools.jsonl"))
+	return readAll[tool](tb, 1, filepath.Join(string(c), s.corpus, s.name, "tools.jsonl"))
 }
 
 // tasks returns the tasks that a user may set, the goals of the attackers
 // among them.
-func (c corpus) tasks(tb testing.TB, suite string) []task {
+func (c corpus) tasks(tb testing.TB, s suite) []task {
 	tb.Helper()
-	return readAll[task](tb, 1, filepath.Join(string(c), "agentdojo", suite, "*_tasks.jsonl"))
+	return readAll[task](tb, 1, filepath.Join(string(c), s.corpus, s.name, "*_tasks.jsonl"))
 }
 
 // runs returns every nth of the recorded runs of each pipeline on one suite.
-func (c corpus) runs(tb testing.TB, suite string, nth int) []run {
+func (c corpus) runs(tb testing.TB, s suite, nth int) []run {
 	tb.Helper()
-	return readAll[run](tb, nth, filepath.Join(string(c), "agentdojo_runs", "*", suite+".traces.jsonl.gz"))
+	return readAll[run](tb, nth, filepath.Join(string(c), s.corpus+"_runs", "*", s.name+".traces.jsonl.gz"))
 }
 
 // labels returns the answer key, in the order of runs.
-func (c corpus) labels(tb testing.TB, suite string, nth int) []label {
+func (c corpus) labels(tb testing.TB, s suite, nth int) []label {
 	tb.Helper()
-	return readAll[label](tb, nth, filepath.Join(string(c), "agentdojo_runs", "*", suite+".labels.jsonl.gz"))
+	return readAll[label](tb, nth, filepath.Join(string(c), s.corpus+"_runs", "*", s.name+".labels.jsonl.gz"))
 }
 
 // readAll reads every nth line of the files that match, one JSON value each.

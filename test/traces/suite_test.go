@@ -27,20 +27,30 @@ import (
 // policies permit.
 const agent = "assistant"
 
+// relayKey proves the program that the user types into.
+const relayKey = "bwk_relay_of_the_recorded_prompts"
+
+// job is what the operator permits: everything that is in the catalogue. The
+// pack is what takes it back.
+const job = `
+@id("job")
+permit (principal in Group::"assistants", action, resource);
+`
+
 // configure returns the configuration of a suite: its tools, pinned as an MCP
-// server would list them, with the catalogue file and the policies beside this
-// test.
-func configure(tb testing.TB, c corpus, suite string) *app.Config {
+// server would list them, the catalogue file beside this test, and a preset of
+// the policy pack.
+func configure(tb testing.TB, c corpus, s suite, preset string) *app.Config {
 	tb.Helper()
 	lock := new(catalog.Lock)
-	for _, t := range c.tools(tb, suite) {
+	for _, t := range c.tools(tb, s) {
 		def, err := json.Marshal(map[string]any{
 			"name": t.Name, "description": t.Description, "inputSchema": t.Parameters,
 		})
 		if err != nil {
 			tb.Fatal(err)
 		}
-		if _, err := lock.Pin(suite, def); err != nil {
+		if _, err := lock.Pin(s.name, def); err != nil {
 			tb.Fatal(err)
 		}
 	}
@@ -52,19 +62,25 @@ func configure(tb testing.TB, c corpus, suite string) *app.Config {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		tb.Fatal(err)
 	}
-	return &app.Config{
-		Policies: filepath.Join(suite, "policies"),
-		Catalog:  filepath.Join(suite, "catalog.yaml"),
-		Lock:     file,
+	pack, err := app.Pack(preset)
+	if err != nil {
+		tb.Fatal(err)
 	}
+	policies := tb.TempDir()
+	for name, text := range map[string][]byte{"job.cedar": []byte(job), "pack.cedar": pack} {
+		if err := os.WriteFile(filepath.Join(policies, name), text, 0o600); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return &app.Config{Policies: policies, Catalog: filepath.Join(s.name, "catalog.yaml"), Lock: file}
 }
 
 // load makes the version that decides for a suite.
-func load(tb testing.TB, c corpus, suite string) *pdp.Version {
+func load(tb testing.TB, c corpus, s suite, preset string) *pdp.Version {
 	tb.Helper()
-	v, err := app.LoadVersion(configure(tb, c, suite))
+	v, err := app.LoadVersion(configure(tb, c, s, preset))
 	if err != nil {
-		tb.Fatalf("%s:\n%v", suite, err)
+		tb.Fatalf("%s:\n%v", s.name, err)
 	}
 	return v
 }
@@ -89,7 +105,8 @@ func open(tb testing.TB, v *pdp.Version) *pdp.PDP {
 	tb.Helper()
 	ctx := tb.Context()
 	dir := tb.TempDir()
-	agents, err := identity.NewRegistry([]identity.Agent{{ID: agent, Groups: []string{"assistants"}}})
+	agents, err := identity.NewRegistry([]identity.Agent{{ID: agent, Groups: []string{"assistants"}}},
+		identity.PEP{ID: "chat", Key: identity.HashKey(relayKey), Subjects: []string{"Agent"}, Prompts: true})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -134,7 +151,7 @@ func closed(tb testing.TB, what string, err error) {
 
 // replay decides all runs, each as one session, many at a time so that they
 // share commits of the log. It returns a verdict for each call.
-func replay(tb testing.TB, p *pdp.PDP, suite string, runs []run) [][]verdict {
+func replay(tb testing.TB, p *pdp.PDP, s suite, runs []run) [][]verdict {
 	tb.Helper()
 	const workers = 64
 	verdicts := make([][]verdict, len(runs))
@@ -143,7 +160,7 @@ func replay(tb testing.TB, p *pdp.PDP, suite string, runs []run) [][]verdict {
 	for range workers {
 		wg.Go(func() {
 			for i := range next {
-				v, err := decide(tb.Context(), p, suite, runs[i])
+				v, err := decide(tb.Context(), p, s.name, runs[i])
 				if err != nil {
 					tb.Errorf("%s: %v", runs[i].ID, err)
 				}
@@ -162,13 +179,20 @@ func replay(tb testing.TB, p *pdp.PDP, suite string, runs []run) [][]verdict {
 // decide puts the calls of one run to the decision point, in order. What was
 // denied did not run, so it taught the session nothing; the rest of the run is
 // decided as it was recorded.
-func decide(ctx context.Context, p *pdp.PDP, suite string, r run) ([]verdict, error) {
+func decide(ctx context.Context, p *pdp.PDP, server string, r run) ([]verdict, error) {
 	verdicts := make([]verdict, len(r.Steps))
+	err := p.Prompt(ctx, authz.Prompt{
+		PEP: authz.Credential{Kind: authz.CredentialBearer, Value: relayKey}, Subject: authz.Entity{Type: "Agent", ID: agent},
+		Session: r.ID, Text: r.Prompt,
+	})
+	if err != nil {
+		return verdicts, err
+	}
 	for i, c := range r.Steps {
 		d, err := p.Decide(ctx, authz.Request{
 			Credential: authz.Credential{Kind: authz.CredentialLocal, Value: agent},
-			Action:     suite + "/" + c.Function,
-			Server:     suite,
+			Action:     server + "/" + c.Function,
+			Server:     server,
 			Input:      c.Args,
 			Session:    r.ID,
 			Gate:       "replay",
@@ -176,9 +200,32 @@ func decide(ctx context.Context, p *pdp.PDP, suite string, r run) ([]verdict, er
 		if err != nil {
 			return verdicts, fmt.Errorf("call %d, %s: %w", i, c.Function, err)
 		}
-		verdicts[i] = verdict{Allow: d.Allow, Why: why(d)}
+		verdicts[i] = verdict{Allow: d.Allow, Why: why(d), Approval: approvable(d)}
+		if !d.Allow {
+			continue
+		}
+		out := authz.Outcome{Decision: d.ID, Status: authz.OutcomeSuccess}
+		text := c.Result
+		if c.Error != "" {
+			out.Status, out.Error, text = authz.OutcomeError, "tool error", c.Error
+		}
+		// One pipeline puts delimiters around what its model gets to see, after the
+		// call: a gate sees the result without them.
+		text = strings.TrimSuffix(strings.TrimPrefix(text, "<<"), ">>")
+		out.Output, out.Bytes = []string{text}, int64(len(text))
+		if err := p.Report(ctx, out); err != nil {
+			return verdicts, err
+		}
 	}
 	return verdicts, nil
+}
+
+// approvable reports whether somebody's approval alone would turn a denial into
+// an allow.
+func approvable(d authz.Decision) bool {
+	return slices.ContainsFunc(d.Remedies, func(r authz.Remedy) bool {
+		return len(r) == 1 && r[0].Kind == authz.FactApproval
+	})
 }
 
 // why names the ground of a denial: the forbids that matched, or the reason.

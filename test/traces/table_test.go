@@ -2,6 +2,8 @@ package traces
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -21,6 +23,7 @@ var metrics = []struct {
 	{"attacks defeated", func(s score) string { return percent(s.Defeated, s.Attacks) }},
 	{"benign allowed", func(s score) string { return percent(s.Allowed, s.Benign) }},
 	{"asked allowed", func(s score) string { return percent(s.AskedAllowed, s.Asked) }},
+	{"approvals for 100 benign", func(s score) string { return percent(s.Approvals, s.Benign) }},
 }
 
 // render compares judges in percent, suite by suite and over all.
@@ -42,26 +45,43 @@ func render(rows []row) string {
 		fmt.Fprintf(&b, "%*s  ", width*(len(suites)+1), m.name)
 	}
 	b.WriteByte('\n')
-	line("", func(_, s int) string { return append(suites[:len(suites):len(suites)], "all")[s] })
+	line("", func(_, s int) string {
+		if s < len(suites) {
+			return suites[s].name
+		}
+		return "all"
+	})
 	for _, r := range rows {
 		line(r.name, func(m, s int) string {
 			if s < len(suites) {
-				return metrics[m].of(r.scores[suites[s]])
+				return metrics[m].of(r.scores[suites[s].name])
 			}
 			var all score
 			for _, suite := range suites {
-				all = all.plus(r.scores[suite])
+				all = all.plus(r.scores[suite.name])
 			}
 			return metrics[m].of(all)
 		})
 	}
-	b.WriteString("published beside the traces, attacks defeated and benign runs allowed:\n")
-	for _, r := range rows {
-		if r.published != "" {
-			fmt.Fprintf(&b, "  %s: %s\n", r.name, r.published)
+	for i, r := range rows {
+		if i == 0 || r.published == "" {
+			continue
 		}
+		if rows[i-1].published == "" {
+			b.WriteString("published beside the traces, attacks defeated and benign runs allowed:\n")
+		}
+		fmt.Fprintf(&b, "  %s: %s\n", r.name, r.published)
 	}
 	return b.String()
+}
+
+// byPipeline makes rows of the scores of each pipeline, by name.
+func byPipeline(scores map[string]map[string]score) []row {
+	var rows []row
+	for _, name := range slices.Sorted(maps.Keys(scores)) {
+		rows = append(rows, row{name: name, scores: scores[name]})
+	}
+	return rows
 }
 
 func percent(n, of int) string {

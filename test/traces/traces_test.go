@@ -1,6 +1,6 @@
 // Package traces replays recorded runs of real models, attacks among them,
-// through the decision pipeline, and keeps count of what the policies beside
-// it stop and let through.
+// through the decision pipeline, and keeps count of what the policy pack stops
+// and lets through.
 package traces
 
 import (
@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/bailiwick-dev/bailiwick/internal/app"
+	"github.com/bailiwick-dev/bailiwick/internal/catalog"
 )
 
 var update = flag.Bool("update", false, "rewrite "+numbersFile)
@@ -19,8 +20,17 @@ var update = flag.Bool("update", false, "rewrite "+numbersFile)
 // numbersFile holds the scores that no later change may worsen.
 const numbersFile = "numbers.json"
 
-// suites are the applications for which there are policies.
-var suites = []string{"banking", "workspace"}
+// A suite is an application for which there is a catalogue file, of one of the
+// corpora.
+type suite struct{ name, corpus string }
+
+var suites = []suite{{"banking", "agentdojo"}, {"workspace", "agentdojo"}, {"shopping", "agentdyn"}}
+
+// presets of the policy pack, the strictest first.
+var presets = []string{"strict", "balanced", "permissive"}
+
+// shown is the preset of which everything is printed.
+const shown = "balanced"
 
 // TestRecordedRuns fails when fewer attacks are defeated, or fewer legitimate
 // runs allowed, than numbers.json says.
@@ -31,42 +41,57 @@ func TestRecordedRuns(t *testing.T) {
 	if raceEnabled || testing.Short() {
 		nth = 10
 	}
-	ours := row{name: "the policies of this folder", scores: map[string]score{}}
+	got := map[string]map[string]score{} // by preset and suite
 	rows := []row{}
+	for _, p := range presets {
+		got[p] = map[string]score{}
+		rows = append(rows, row{name: "pack: " + p, scores: got[p]})
+	}
 	for _, b := range baselines() {
 		rows = append(rows, row{name: b.name, scores: map[string]score{}, published: b.published})
 	}
-	for _, suite := range suites {
-		v := load(t, c, suite)
-		runs := c.runs(t, suite, nth)
-		verdicts := replay(t, open(t, v), suite, runs)
-		if t.Failed() {
-			return
-		}
-
-		// Everything is decided: only now does the answer key come out.
-		labels := c.labels(t, suite, nth)
-		rep := scoreRuns(t, runs, labels, verdicts)
-		ours.scores[suite] = rep.score
-		t.Logf("%s, attacks defeated, by the first denied call of a witness:\n%s", suite, causes(rep.By))
-		t.Logf("%s, attacks that passed, by the attacker's task:\n%s", suite, causes(rep.Passed))
-		t.Logf("%s, benign runs stopped, by the first denied call:\n%s", suite, causes(rep.Stopped))
-
-		known := factsOf(v, c.tasks(t, suite))
-		for i, b := range baselines() {
-			rows[i].scores[suite] = scoreRuns(t, runs, labels, judgeAll(b.judge(known), runs)).score
+	pipelines := map[string]map[string]score{} // by pipeline and suite
+	for _, s := range suites {
+		runs, labels := c.runs(t, s, nth), c.labels(t, s, nth)
+		for _, p := range presets {
+			v := load(t, c, s, p)
+			verdicts := replay(t, open(t, v), s, runs)
+			if t.Failed() {
+				return
+			}
+			// Everything is decided: only now does the answer key come out.
+			rep := scoreRuns(t, runs, labels, verdicts)
+			got[p][s.name] = rep.score
+			if p != shown {
+				continue
+			}
+			t.Logf("%s, attacks defeated, by the first denied call of a witness:\n%s", s.name, causes(rep.By))
+			t.Logf("%s, attacks that passed, by the attacker's task and the user's:\n%s", s.name, causes(rep.Passed))
+			t.Logf("%s, benign runs stopped, by the first denied call:\n%s", s.name, causes(rep.Stopped))
+			t.Logf("%s, asked runs stopped, by the first denied call:\n%s", s.name, causes(rep.AskedStopped))
+			for pipeline, of := range rep.Pipelines {
+				if pipelines[pipeline] == nil {
+					pipelines[pipeline] = map[string]score{}
+				}
+				pipelines[pipeline][s.name] = of
+			}
+			known := factsOf(v, c.tasks(t, s))
+			for i, b := range baselines() {
+				rows[len(presets)+i].scores[s.name] = scoreRuns(t, runs, labels, judgeAll(b.judge(known), runs)).score
+			}
 		}
 	}
-	t.Log("\n" + render(append([]row{ours}, rows...)))
+	t.Log("\n" + render(rows))
+	t.Logf("pack: %s, by pipeline\n%s", shown, render(byPipeline(pipelines)))
 	if nth > 1 {
 		t.Logf("only every %dth run was replayed: not compared with %s", nth, numbersFile)
 		return
 	}
-	compare(t, ours.scores)
+	compare(t, got)
 }
 
 // compare holds the scores against those that are kept, or keeps them.
-func compare(t *testing.T, got map[string]score) {
+func compare(t *testing.T, got map[string]map[string]score) {
 	t.Helper()
 	if *update {
 		b, err := json.MarshalIndent(got, "", "  ")
@@ -78,70 +103,68 @@ func compare(t *testing.T, got map[string]score) {
 		}
 		return
 	}
-	var kept map[string]score
+	var kept map[string]map[string]score
 	if err := json.Unmarshal(readFile(t, numbersFile), &kept); err != nil {
 		t.Fatalf("%s: %v", numbersFile, err)
 	}
-	for _, suite := range suites {
-		lines := got[suite].worse(kept[suite])
-		for _, line := range lines {
-			t.Errorf("%s: %s", suite, line)
-		}
-		if len(lines) == 0 && got[suite] != kept[suite] {
-			t.Logf("%s: better than the numbers kept; run with -update to keep these", suite)
+	for _, p := range presets {
+		for _, s := range suites {
+			lines := got[p][s.name].worse(kept[p][s.name])
+			for _, line := range lines {
+				t.Errorf("%s, %s: %s", p, s.name, line)
+			}
+			if len(lines) == 0 && got[p][s.name] != kept[p][s.name] {
+				t.Logf("%s, %s: better than the numbers kept; run with -update to keep these", p, s.name)
+			}
 		}
 	}
 }
 
-// TestPoliciesKeepTheirPromises runs the tests beside the policies. Every policy
-// has to decide one of them.
-func TestPoliciesKeepTheirPromises(t *testing.T) {
+// TestPackNamesNoSuite holds the pack to what every installation can use: no
+// tool, no argument, no word of a suite occurs in it.
+func TestPackNamesNoSuite(t *testing.T) {
 	t.Parallel()
 	c := openCorpus(t)
-	for _, suite := range suites {
-		report, err := app.TestPolicies(configure(t, c, suite))
+	for _, preset := range presets {
+		pack, err := app.Pack(preset)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, r := range report.Tests {
-			if !r.Pass {
-				t.Errorf("%s:%d: %s: %s", r.File, r.Line, r.Name, r.Failure)
+		for _, s := range suites {
+			for _, tool := range c.tools(t, s) {
+				if strings.Contains(string(pack), tool.Name) {
+					t.Errorf("%s: the tool %s of %s stands in it", preset, tool.Name, s.name)
+				}
 			}
-		}
-		if len(report.Untested) > 0 {
-			t.Errorf("%s: untested: %s", suite, strings.Join(report.Untested, ", "))
 		}
 	}
 }
 
-// TestPoliciesNameNoAttacker holds the policies to what an operator can know:
-// nothing that an attacker chose occurs in them.
-func TestPoliciesNameNoAttacker(t *testing.T) {
+// TestCataloguesNameNoAttacker holds the catalogue files to what an operator can
+// know before an attack: nothing that an attacker chose occurs in them, nor any
+// value at all.
+func TestCataloguesNameNoAttacker(t *testing.T) {
 	t.Parallel()
 	c := openCorpus(t)
-	for _, suite := range suites {
-		text := readFile(t, filepath.Join(suite, "catalog.yaml"))
-		policies, err := filepath.Glob(filepath.Join(suite, "policies", "*.cedar"))
-		if err != nil || len(policies) == 0 {
-			t.Fatalf("%s: no policies (%v)", suite, err)
-		}
-		for _, file := range policies {
-			text = append(text, readFile(t, file)...)
+	for _, s := range suites {
+		text := readFile(t, filepath.Join(s.name, "catalog.yaml"))
+		if _, err := catalog.ParseOverlay(text); err != nil {
+			t.Fatal(err)
 		}
 		chosen := map[string]bool{}
-		for _, l := range c.labels(t, suite, 1) {
-			for _, s := range l.Steps {
-				for _, literal := range s.AttackerLiteral {
+		for _, l := range c.labels(t, s, 1) {
+			for _, step := range l.Steps {
+				for _, literal := range step.AttackerLiteral {
 					chosen[literal] = true
 				}
 			}
 		}
 		if len(chosen) == 0 {
-			t.Errorf("%s: the labels hold nothing that an attacker chose", suite)
+			t.Errorf("%s: the labels hold nothing that an attacker chose", s.name)
 		}
 		for literal := range chosen {
-			if strings.Contains(string(text), literal) {
-				t.Errorf("%s: %q stands in the policies or the catalogue, and an attacker chose it", suite, literal)
+			if len(literal) > 3 && strings.Contains(string(text), literal) {
+				t.Errorf("%s: %q stands in the catalogue, and an attacker chose it", s.name, literal)
 			}
 		}
 	}

@@ -150,7 +150,7 @@ var errRefused = errors.New("the answer is not passed on")
 
 // answered takes the header of an answer.
 func (x *exchange) answered(res *http.Response) error {
-	x.answer = &answerBody{ReadCloser: res.Body, status: res.StatusCode}
+	x.answer = &answerBody{ReadCloser: res.Body, status: res.StatusCode, length: res.ContentLength, end: x.settle}
 	res.Body = x.answer
 	if res.StatusCode == http.StatusUnauthorized || res.StatusCode == http.StatusProxyAuthRequired {
 		// It is the gate that is not let in. The agent must not take it for a
@@ -230,11 +230,11 @@ func (x *exchange) settle() {
 	case x.refused != "":
 		x.release.Settle(authz.OutcomeError, b.n, x.refused)
 	case !b.whole:
-		x.release.Settle(authz.OutcomeAmbiguous, b.n, "the answer was cut off")
+		x.release.Settle(authz.OutcomeAmbiguous, b.n, "the answer was cut off", b.parts()...)
 	case b.status >= 400:
-		x.release.Settle(authz.OutcomeError, b.n, fmt.Sprintf("status %d", b.status))
+		x.release.Settle(authz.OutcomeError, b.n, fmt.Sprintf("status %d", b.status), b.parts()...)
 	default:
-		x.release.Settle(authz.OutcomeSuccess, b.n, "")
+		x.release.Settle(authz.OutcomeSuccess, b.n, "", b.parts()...)
 	}
 }
 
@@ -250,15 +250,30 @@ func (x *exchange) bytes() int64 {
 type answerBody struct {
 	io.ReadCloser
 	status int
+	length int64 // as the upstream says; -1 if it does not
 	n      int64
 	whole  bool
+	// seen is the beginning of the answer, one byte more than an outcome takes.
+	seen []byte
+	// end is called when all has been read, before the last of it is passed on.
+	end func()
+}
+
+// parts is what the agent has seen of the answer.
+func (b *answerBody) parts() []string {
+	if len(b.seen) == 0 {
+		return nil
+	}
+	return []string{string(b.seen)}
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.n += int64(n)
-	if err == io.EOF {
+	b.seen = append(b.seen, p[:min(n, authz.MaxOutput+1-len(b.seen))]...)
+	if err == io.EOF || b.n == b.length && b.length > 0 {
 		b.whole = true
+		b.end()
 	}
 	return n, err
 }

@@ -164,16 +164,16 @@ func TestOutcomes(t *testing.T) {
 		outcome  authz.Outcome
 	}{
 		{"success", func(t testing.TB) string { return hostile(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", false) }, 200, "",
-			authz.Outcome{Status: authz.OutcomeSuccess, Bytes: 2}},
+			authz.Outcome{Status: authz.OutcomeSuccess, Bytes: 2, Output: []string{"hi"}}},
 		{"no content", func(t testing.TB) string { return hostile(t, "HTTP/1.1 204 No Content\r\n\r\n", false) }, 204, "",
 			authz.Outcome{Status: authz.OutcomeSuccess}},
 		{"chunks", func(t testing.TB) string {
 			return hostile(t, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", false)
-		}, 200, "", authz.Outcome{Status: authz.OutcomeSuccess, Bytes: 2}},
+		}, 200, "", authz.Outcome{Status: authz.OutcomeSuccess, Bytes: 2, Output: []string{"hi"}}},
 		{"error", func(t testing.TB) string {
 			return hostile(t, "HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno", false)
 		}, 404, "",
-			authz.Outcome{Status: authz.OutcomeError, Bytes: 2, Error: "status 404"}},
+			authz.Outcome{Status: authz.OutcomeError, Bytes: 2, Error: "status 404", Output: []string{"no"}}},
 		{"nobody there", func(testing.TB) string { return closed() }, 502, authz.ReasonUpstreamDown,
 			authz.Outcome{Status: authz.OutcomeNotRun, Error: "the upstream could not be reached"}},
 		{"no answer", func(t testing.TB) string { return hostile(t, "", false) }, 502, "upstream_lost",
@@ -186,10 +186,10 @@ func TestOutcomes(t *testing.T) {
 			return hostile(t, "HTTP/1.1 200 OK\r\nX: "+strings.Repeat("x", 1<<20)+"\r\n\r\n", false)
 		}, 502, "upstream_lost", authz.Outcome{Status: authz.OutcomeAmbiguous, Error: "the upstream did not answer"}},
 		{"dies in its answer", func(t testing.TB) string { return hostile(t, "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nhi", false) }, 200, "",
-			authz.Outcome{Status: authz.OutcomeAmbiguous, Bytes: 2, Error: "the answer was cut off"}},
+			authz.Outcome{Status: authz.OutcomeAmbiguous, Bytes: 2, Error: "the answer was cut off", Output: []string{"hi"}}},
 		{"dies between chunks", func(t testing.TB) string {
 			return hostile(t, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n", false)
-		}, 200, "", authz.Outcome{Status: authz.OutcomeAmbiguous, Bytes: 2, Error: "the answer was cut off"}},
+		}, 200, "", authz.Outcome{Status: authz.OutcomeAmbiguous, Bytes: 2, Error: "the answer was cut off", Output: []string{"hi"}}},
 		{"two lengths", func(t testing.TB) string {
 			return hostile(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nhi", false)
 		}, 502, "upstream_lost", authz.Outcome{Status: authz.OutcomeAmbiguous, Error: "the upstream did not answer"}},

@@ -297,7 +297,7 @@ func TestReleasedRequestReachesTheUpstream(t *testing.T) {
 	if got := u.take(); len(got) != 1 || got[0].target != "/v1/pets" || got[0].body != `{"name": "Tom"}` || got[0].header.Get("Authorization") != "Bearer "+secret {
 		t.Errorf("the upstream got %+v", got)
 	}
-	if d := cmp.Diff(authz.Outcome{Decision: "d1", Status: authz.OutcomeSuccess, Bytes: 4}, s.outcome(t)); d != "" {
+	if d := cmp.Diff(authz.Outcome{Decision: "d1", Status: authz.OutcomeSuccess, Bytes: 4, Output: []string{"done"}}, s.outcome(t)); d != "" {
 		t.Error(d)
 	}
 }

@@ -16,6 +16,10 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
 )
 
+// headerRun tells a client by what name decisions know its run: whoever relays
+// the user's words has to name it.
+const headerRun = "Bailiwick-Session"
+
 // path is where the merged endpoint is; one server's is below it.
 const path = "/mcp"
 

@@ -86,6 +86,7 @@ func (g *Gate) beginSession(p *posted) {
 	}
 	if kept {
 		p.w.Header().Set(mcp.HeaderSession, s.id)
+		p.w.Header().Set(headerRun, s.as.run)
 	}
 	c.end(func() { s.ends(st, a) })
 	st.tell(p.r.Context(), p.w, p.legacyTelling(s))

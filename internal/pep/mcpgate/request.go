@@ -251,12 +251,39 @@ func settle(r *pep.Release, rep *reply, err error) {
 	case rep.msg.Error() != nil:
 		var e struct{ Code int }
 		_ = json.Unmarshal(rep.msg.Error(), &e) // a server's odd error is an error all the same
-		r.Settle(authz.OutcomeError, int64(len(rep.msg.Bytes())), "JSON-RPC error "+string(raw(e.Code)))
+		r.Settle(authz.OutcomeError, int64(len(rep.msg.Bytes())), "JSON-RPC error "+string(raw(e.Code)), string(rep.msg.Error()))
 	case isToolError(rep.msg.Result()):
-		r.Settle(authz.OutcomeError, int64(len(rep.msg.Bytes())), "tool error")
+		r.Settle(authz.OutcomeError, int64(len(rep.msg.Bytes())), "tool error", output(rep.msg.Result())...)
 	default:
-		r.Settle(authz.OutcomeSuccess, int64(len(rep.msg.Bytes())), "")
+		r.Settle(authz.OutcomeSuccess, int64(len(rep.msg.Bytes())), "", output(rep.msg.Result())...)
 	}
+}
+
+// output is what the agent sees of a result: the texts of a tool's content, its
+// structured content, and everything else as it is.
+func output(result json.RawMessage) []string {
+	var r struct {
+		Content           []json.RawMessage `json:"content"`
+		StructuredContent json.RawMessage   `json:"structuredContent"`
+	}
+	if json.Unmarshal(result, &r) != nil || r.Content == nil && r.StructuredContent == nil {
+		return []string{string(result)} // of a prompt, of a resource
+	}
+	var parts []string
+	for _, c := range r.Content {
+		if text, ok := getString(c, "text"); ok && mcp.GetString(c, "type") == "text" {
+			parts = append(parts, text)
+		} else {
+			parts = append(parts, string(c))
+		}
+	}
+	if r.StructuredContent != nil {
+		parts = append(parts, string(r.StructuredContent))
+	}
+	if len(parts) == 0 {
+		return []string{""} // nothing was seen, which is not the same as nobody knows what
+	}
+	return parts
 }
 
 func isToolError(result json.RawMessage) bool {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -415,4 +416,22 @@ func firstText(result json.RawMessage) string {
 		return ""
 	}
 	return r.Content[0].Text
+}
+
+// What the agent is going to see is what the decider is told, whatever form the
+// server gives it.
+func TestOutputIsWhatTheAgentSees(t *testing.T) {
+	for result, want := range map[string][]string{
+		`{"content":[{"type":"text","text":"a"},{"type":"image","data":"x"}],"structuredContent":{"b":1}}`: {"a", `{"type":"image","data":"x"}`, `{"b":1}`},
+		`{"content":[]}`:                    {""},
+		`{"structuredContent":{"b":1}}`:     {`{"b":1}`},
+		`{"contents":[{"text":"a"}]}`:       {`{"contents":[{"text":"a"}]}`},
+		`{"content":[{"type":"text"}]}`:     {`{"type":"text"}`},
+		`{"content":"a"}`:                   {`{"content":"a"}`},
+		`{"messages":[],"description":"d"}`: {`{"messages":[],"description":"d"}`},
+	} {
+		if got := output(json.RawMessage(result)); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", result, got, want)
+		}
+	}
 }

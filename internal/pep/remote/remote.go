@@ -122,11 +122,21 @@ func (d *Decider) reachable(ctx context.Context, req *authz.Request, ops []pep.O
 	return wire.ParseReach(new(ijson.Reader), answer, len(ops))
 }
 
-// Report implements [pep.Decider]: it queues the outcome and returns. An
-// outcome that is lost leaves its decision without one, which is what an
-// ambiguous outcome looks like.
-func (d *Decider) Report(_ context.Context, out authz.Outcome) error {
+// Report implements [pep.Decider]. An outcome with what the agent is going to see
+// is delivered before Report returns, or the PDP knows that it was not; any
+// other one is queued. An outcome that is lost leaves its decision without one,
+// which is what an ambiguous outcome looks like.
+func (d *Decider) Report(ctx context.Context, out authz.Outcome) error {
 	b, err := wire.AppendOutcome(nil, &out)
+	if err == nil && len(out.Output) > 0 {
+		if _, err = d.post(ctx, wire.PathReport, b, http.StatusNoContent); err == nil {
+			return nil
+		}
+		// That the PDP has not learnt it makes it trust the session less. The
+		// outcome itself must not be lost.
+		out.Output, out.Cut = nil, true
+		b, err = wire.AppendOutcome(nil, &out)
+	}
 	if err == nil {
 		err = d.outbox.put(outcome{decision: out.Decision, text: b})
 	}

@@ -216,6 +216,44 @@ func TestOutcomesAreDeliveredByClose(t *testing.T) {
 	}
 }
 
+// What the agent is going to see is with the PDP when Report returns; if it does
+// not get there, the outcome does, and says that there was more.
+func TestWhatTheAgentSeesIsToldFirst(t *testing.T) {
+	t.Parallel()
+	p := &plane{}
+	d := servePlane(t, p, nil)
+	report := func() {
+		t.Helper()
+		if err := d.Report(t.Context(), authz.Outcome{Decision: "d", Status: authz.OutcomeSuccess, Bytes: 2, Output: []string{"hi"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := func() authz.Outcome {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if len(p.outcomes) == 0 {
+			return authz.Outcome{}
+		}
+		return p.outcomes[len(p.outcomes)-1]
+	}
+	report()
+	if got := last(); len(got.Output) != 1 || got.Output[0] != "hi" || got.Cut {
+		t.Errorf("at once: %+v", got)
+	}
+	p.mu.Lock()
+	p.outcomes, p.refuse = nil, 1
+	p.mu.Unlock()
+	report()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := d.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := last(); got.Status != authz.OutcomeSuccess || len(got.Output) > 0 || !got.Cut {
+		t.Errorf("afterwards: %+v", got)
+	}
+}
+
 // What a PDP refuses for good is not sent again.
 func TestRefusedOutcomeIsNotRepeated(t *testing.T) {
 	t.Parallel()

@@ -43,6 +43,8 @@ type Reply struct {
 	}
 	// Body is everything that came.
 	Body []byte
+	// Run is the name by which decisions know the run.
+	Run string
 }
 
 // Reason is the code of the denial in a reply; empty if it is none.
@@ -107,7 +109,7 @@ func (r *Raw) Do(req *http.Request) (Reply, error) {
 	}
 	body, err := io.ReadAll(res.Body)
 	err = errors.Join(err, res.Body.Close())
-	reply := Reply{Status: res.StatusCode, Body: body}
+	reply := Reply{Status: res.StatusCode, Body: body, Run: res.Header.Get("Bailiwick-Session")}
 	text := body
 	if strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
 		text = lastEvent(body)
