@@ -125,7 +125,7 @@ func TestArrows(t *testing.T) {
 func TestPurePackages(t *testing.T) {
 	impure := []string{"os", "net", "net/http", "io/ioutil", "math/rand", "math/rand/v2", "crypto/rand", "os/exec", "syscall", "database/sql"}
 	pkgs := product(t)
-	for _, name := range []string{"authz", "internal/policy", "internal/engine", "internal/catalog", "internal/typed", "internal/ijson", "internal/coaz", "internal/risk"} {
+	for _, name := range []string{"authz", "internal/policy", "internal/engine", "internal/catalog", "internal/typed", "internal/ijson", "internal/coaz", "internal/provenance", "internal/risk"} {
 		for _, i := range pkgs[module+"/"+name].Imports {
 			if slices.Contains(impure, i) {
 				t.Errorf("%s is pure and may not import %s", name, i)
