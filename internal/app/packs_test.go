@@ -161,9 +161,20 @@ func TestPolicyTestsSupposeOrigins(t *testing.T) {
   session: {labels: [untrusted]}
   expect: deny
   code: forbidden
+- name: a deed without arguments that nobody has said may be done unasked
+  agent: a
+  action: s/free
+  session: {labels: [untrusted]}
+  expect: deny
+  code: forbidden
+- name: a deed without arguments of which it has been said
+  agent: a
+  action: s/tidy
+  session: {labels: [untrusted]}
+  expect: allow
 `
 	r, err := TestPolicies(packConfig(t, "balanced", tests))
-	if err != nil || r.Passed != 2 || r.Failed != 0 {
+	if err != nil || r.Passed != 4 || r.Failed != 0 {
 		t.Errorf("%v %+v", err, r)
 	}
 	for _, bad := range []string{"origins: {to: friends}", "origins: {to: user twice}", "origins: {text: user}", "content: nobody"} {

@@ -118,7 +118,7 @@ func NewOrigins(op *catalog.Operation, input json.RawMessage, args map[string]pr
 		o.Args[path] = at
 		o.Authority = provenance.Worse(o.Authority, at)
 	}
-	if op.Undecided && len(given) > 0 {
+	if op.Undecided {
 		o.Authority = provenance.Unseen
 	}
 	return o
@@ -165,6 +165,9 @@ func (c *inquiry) traced(op *catalog.Operation) {
 	c.origins.args = args
 	c.origins.Authority, c.origins.Content = provenance.None, provenance.None
 	if len(args) == 0 {
+		if op.Undecided { // nobody has said that it may be done unasked
+			c.origins.Authority = provenance.Unseen
+		}
 		return
 	}
 	c.book(func(x *provenance.Index) {
