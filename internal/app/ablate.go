@@ -115,5 +115,5 @@ func question(v *pdp.Version, w *engine.World, r audit.Record, score risk.Score)
 	}}
 	snapshot := session.Snapshot{ID: s.ID, Agent: who.Agent, Started: s.Started, Calls: s.Calls, Denials: s.Denials, Labels: s.Labels}
 	req := authz.Request{Action: r.What.Action, Server: r.What.Server, Resource: r.What.Resource, Input: r.Input, Gate: r.Who.Gate}
-	return v.Request(who, snapshot, score, op, req, w, r.Time)
+	return v.Request(who, snapshot, score, pdp.OriginsOf(r.Why.Origins), op, req, w, r.Time)
 }
