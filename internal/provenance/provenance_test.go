@@ -249,7 +249,7 @@ func TestDoubtIsUnknown(t *testing.T) {
 		"torn":    (*Index).Tear,
 		"waiting": (*Index).Expect,
 		"full": func(x *Index) {
-			for i := 0; !x.torn; i++ {
+			for i := range 100 {
 				x.LearnOutput(mail("t", 1), fmt.Sprintf(`{"id": "filler-%d"}`, i))
 			}
 		},
