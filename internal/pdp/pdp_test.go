@@ -188,7 +188,7 @@ func openPlane(t testing.TB, p *plane, change func(*pdp.Config, *identity.Config
 	t.Cleanup(func() { p.log.Close() })
 	p.version.Store(version(t, policies))
 	ic := identity.Config{Agents: registry}
-	pc := pdp.Config{Sessions: tracker, Policies: p, Log: p.log, Deadline: 300 * time.Millisecond}
+	pc := pdp.Config{Sessions: tracker, Policies: p, Log: p.log, Deadline: time.Second}
 	if change != nil {
 		change(&pc, &ic)
 	}
