@@ -37,10 +37,10 @@ func (o *Origins) append(f engine.Fields, m *memory, op *catalog.Operation) engi
 	if op.Application != "" {
 		return f
 	}
-	var args engine.Fields
+	args := make(engine.Fields, 0, len(o.Args))
 	for _, path := range op.Authority {
 		if at, ok := o.Args[path]; ok {
-			args = append(args, origin(types.String(path), at, nil))
+			args = append(args, origin(types.String(path), at, make(engine.Fields, 0, 6)))
 		}
 	}
 	return append(f, engine.Nested("args", args))
