@@ -42,11 +42,8 @@ func structured(text string, isYAML bool) any {
 }
 
 // plainYAML is the value of a node, its scalars as they are written. No program
-// that writes plain data needs anchors and aliases, so there are none.
+// that writes plain data needs aliases, so there are none.
 func plainYAML(n *yaml.Node) (any, bool) {
-	if n.Anchor != "" {
-		return nil, false
-	}
 	switch n.Kind {
 	case yaml.MappingNode:
 		m := make(map[string]any, len(n.Content)/2)

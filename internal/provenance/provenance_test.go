@@ -213,6 +213,10 @@ func TestWhoChose(t *testing.T) {
 	if got := x.Origin("file-26"); !got.Named || got.Contested {
 		t.Errorf("made by the session: %+v", got)
 	}
+	x.LearnOutput(made, `{"body": "this is file-27", "id": "file-27"}`)
+	if got := x.Origin("file-27"); !got.Named {
+		t.Errorf("made by the session, whatever else is in the answer: %+v", got)
+	}
 	if got := x.Origin("pencil-20"); got.Named {
 		t.Errorf("there before: %+v", got)
 	}
