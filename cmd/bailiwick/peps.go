@@ -38,17 +38,20 @@ func newPEPsList(o *options) *cobra.Command {
 				return printJSON(cmd, list)
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "PEP\tAPPLICATION\tSPEAKS FOR\tMAY SUPPLY\tRELAYS")
+			fmt.Fprintln(w, "PEP\tAPPLICATION\tSPEAKS FOR\tMAY SUPPLY\tRELAYS\tPROMPTS")
 			for _, p := range list {
-				relays := "no"
-				if p.Relays {
-					relays = "yes"
-				}
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", p.ID, p.Application, strings.Join(p.Subjects, ", "), strings.Join(p.Asserts, ", "), relays)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", p.ID, p.Application, strings.Join(p.Subjects, ", "), strings.Join(p.Asserts, ", "), yes(p.Relays), yes(p.Prompts))
 			}
 			return w.Flush()
 		},
 	}
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
 }
 
 func newPEPsAdd(o *options) *cobra.Command {
@@ -60,7 +63,8 @@ func newPEPsAdd(o *options) *cobra.Command {
 a bearer token. The file keeps only a hash of it. It may do what the flags say
 and nothing else. A running gateway takes the change over.`,
 		Example: `  bailiwick peps add crm --application Records --subject user --assert user.role
-  bailiwick peps add edge-envoy --relay`,
+  bailiwick peps add edge-envoy --relay
+  bailiwick peps add chat --subject Agent --prompts`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := app.LoadConfig(o.config)
