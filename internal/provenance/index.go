@@ -141,6 +141,32 @@ func (x *Index) LearnArguments(args map[string]any, c Call) {
 	x.arguments(args, at)
 }
 
+// madeUp learns what an agent said, as far as nobody else has.
+func (x *Index) madeUp(s string, src source) {
+	learn := func(digest uint64) {
+		if x.marks[digest].seen == 0 {
+			x.add(digest, src)
+		}
+	}
+	x.normal = appendNormal(x.normal[:0], s)
+	last := run{text: x.room[:0]}
+	var all uint64
+	n := 0
+	words(x.normal, func(w word) {
+		h := maphash.Bytes(x.seed, w.text)
+		if !isWeak(w.text) {
+			learn(h ^ kindWord)
+		}
+		last.numbers(w.text, func(number []byte) { learn(maphash.Bytes(x.seed, number) ^ kindNumber) })
+		all = join(all, h)
+		n++
+	})
+	x.room = last.text[:0]
+	if n > 1 {
+		learn(all ^ kindValue)
+	}
+}
+
 func (x *Index) arguments(v any, at place) {
 	switch v := v.(type) {
 	case map[string]any:
@@ -152,15 +178,7 @@ func (x *Index) arguments(v any, at place) {
 			x.arguments(e, at)
 		}
 	case string:
-		x.normal = appendNormal(x.normal[:0], v)
-		words(x.normal, func(w word) {
-			if isWeak(w.text) {
-				return
-			}
-			if h := maphash.Bytes(x.seed, w.text) ^ kindWord; x.marks[h].seen == 0 {
-				x.add(h, source{trust: Unknown, place: at})
-			}
-		})
+		x.madeUp(v, source{trust: Unknown, place: at})
 	}
 }
 

@@ -55,7 +55,7 @@ func (x *Index) origin(value string) (Origin, int) {
 	if n > 1 {
 		// Words occur everywhere. An outsider has named the whole only if it is in
 		// what outsiders wrote word for word, or a name that is a part of it.
-		whole := x.at(all^kindValue, false, said)
+		whole := x.at(all^kindValue, false, true)
 		whole.Contested = whole.Contested || said || proper
 		if o.Trust > Structure {
 			o.Contested = said || proper

@@ -208,8 +208,9 @@ func TestWhoChose(t *testing.T) {
 	}
 	made := mail("drive/create", 2)
 	made.Writes = true
-	x.LearnArguments(map[string]any{"to": []any{"made@up.example"}}, made)
-	x.LearnOutput(made, `{"id": "file-26", "old": "pencil-20", "to": "made@up.example"}`)
+	madeUp := []any{"made@up.example", "acct-3333", "Foo Bar Hotel"}
+	x.LearnArguments(map[string]any{"to": madeUp}, made)
+	x.LearnOutput(made, `{"id": "file-26", "old": "pencil-20", "to": "made@up.example", "account": "acct-3333", "name": "Foo Bar Hotel"}`)
 	if got := x.Origin("file-26"); !got.Named || got.Contested {
 		t.Errorf("made by the session: %+v", got)
 	}
@@ -220,8 +221,10 @@ func TestWhoChose(t *testing.T) {
 	if got := x.Origin("pencil-20"); got.Named {
 		t.Errorf("there before: %+v", got)
 	}
-	if got := x.Origin("made@up.example"); got.Trust != Unknown || !got.Contested {
-		t.Errorf("said by the agent and repeated: %+v", got)
+	for _, value := range madeUp {
+		if got := x.Of(value); got.Trust != Unknown || !got.Contested {
+			t.Errorf("%s, said by the agent and repeated: %+v", value, got)
+		}
 	}
 }
 
