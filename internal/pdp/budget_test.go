@@ -87,7 +87,7 @@ func TestOneThousandCallsAgainstABudgetOfAHundred(t *testing.T) {
 // never ran gives it back.
 func TestWhatUsesABudgetUp(t *testing.T) {
 	l, _ := budgets(t, budget.Budget{ID: "cents", Per: budget.PerAgent, Actions: []string{"bank/send_money"}, Measure: "cents", Limit: 1000, Window: 1000 * time.Hour})
-	p := newPlane(t, func(c *pdp.Config, _ *identity.Config) { c.Budgets = l })
+	p := newPlane(t, func(c *pdp.Config, _ *identity.Config) { c.Budgets, c.Deadline = l, time.Minute })
 	n := 0
 	ask := func(action, input string) authz.Decision {
 		t.Helper()
@@ -139,7 +139,7 @@ func TestWhatUsesABudgetUp(t *testing.T) {
 func TestRecalledAllowGivesItsBudgetBack(t *testing.T) {
 	a := suspensions(t)
 	l, _ := budgets(t, budget.Budget{ID: "calls", Per: budget.PerAgent, Limit: 5, Window: 1000 * time.Hour})
-	p := newPlane(t, func(c *pdp.Config, _ *identity.Config) { c.Suspensions, c.Budgets = a, l })
+	p := newPlane(t, func(c *pdp.Config, _ *identity.Config) { c.Suspensions, c.Budgets, c.Deadline = a, l, time.Minute })
 	once := func() error {
 		p.journal.fail.Store(nil)
 		flip(t, a, "suspend", "agent", "clerk")

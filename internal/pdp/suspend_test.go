@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cedar-policy/cedar-go/types"
+
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/audit"
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
@@ -75,7 +77,7 @@ func TestWhatIsSuspendedIsDenied(t *testing.T) {
 		for _, observe := range []bool{false, true} {
 			t.Run(fmt.Sprint(tt.kind, observe), func(t *testing.T) {
 				a := suspensions(t)
-				p := newPlane(t, func(c *pdp.Config, _ *identity.Config) { c.Suspensions, c.Observe = a, observe })
+				p := newPlane(t, func(c *pdp.Config, _ *identity.Config) { c.Suspensions, c.Observe, c.Deadline = a, observe, time.Minute })
 				ask := func(action, input string) authz.Decision {
 					t.Helper()
 					req := p.request("clerk", action, input)
@@ -107,6 +109,9 @@ func TestWhatIsSuspendedIsDenied(t *testing.T) {
 				if d := ask("bank/send_money", pay); d.Allow || d.Code() != tt.code || d.ID == "" {
 					t.Errorf("suspended: %+v", d)
 				}
+				if recs := p.records(t); recs[len(recs)-1].Why.Released {
+					t.Error("the record says that it was let through")
+				}
 				if d := ask("bank/no-such-tool", "{}"); d.Allow && tt.kind != revoke.KindTool {
 					t.Errorf("a tool that is unknown: %+v", d)
 				}
@@ -130,7 +135,7 @@ func TestWhatIsSuspendedIsDenied(t *testing.T) {
 // answer has left, wins; the record then says that nothing ran.
 func TestSuspensionBeforeTheAnswerLeavesWins(t *testing.T) {
 	a := suspensions(t)
-	p := newPlane(t, func(c *pdp.Config, _ *identity.Config) { c.Suspensions = a })
+	p := newPlane(t, func(c *pdp.Config, _ *identity.Config) { c.Suspensions, c.Deadline = a, time.Minute })
 	once := func() error {
 		p.journal.fail.Store(nil)
 		flip(t, a, revoke.Suspend, revoke.KindAgent, "clerk")
@@ -185,7 +190,7 @@ func TestShortcutsDoNotOutliveASuspension(t *testing.T) {
 	remote := things(alice, a("Records::user", "bob", nil), a("Records::record", "record-1", nil))
 	dir := newDirectory(t, nil, remote)
 	auth := suspensions(t)
-	p := withPEPs(t, dir, applicationVersion(t, schema, cedar), func(c *pdp.Config) { c.Suspensions = auth })
+	p := withPEPs(t, dir, applicationVersion(t, schema, cedar), func(c *pdp.Config) { c.Suspensions, c.Deadline = auth, time.Minute })
 	ask := func(subject string) authz.Decision {
 		t.Helper()
 		d, err := p.Decide(t.Context(), p.asks("records", subject, "read", "record/record-1"))
@@ -221,11 +226,38 @@ func TestShortcutsDoNotOutliveASuspension(t *testing.T) {
 	}
 }
 
+// A group that only the directory knows the agent to be in counts.
+func TestGroupOfTheDirectoryIsSuspended(t *testing.T) {
+	auth := suspensions(t)
+	clerk := a("Agent", "clerk", nil, types.NewEntityUID("Group", "tenant-1"))
+	p := newPlane(t, func(c *pdp.Config, _ *identity.Config) {
+		c.Suspensions, c.Entities, c.Deadline = auth, newDirectory(t, things(clerk), nil), time.Minute
+	})
+	ask := func() authz.Decision {
+		t.Helper()
+		d, err := p.Decide(t.Context(), p.request("clerk", "bank/send_money", pay))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	if d := ask(); !d.Allow || !slices.Contains(d.Scope, authz.Entity{Type: revoke.KindGroup, ID: "tenant-1"}) {
+		t.Fatalf("before: %+v", d)
+	}
+	flip(t, auth, revoke.Suspend, revoke.KindGroup, "tenant-1")
+	if d := ask(); d.Allow || d.Code() != authz.ReasonGroupSuspended {
+		t.Errorf("suspended: %+v", d)
+	}
+	if recs := p.records(t); recs[len(recs)-1].Why.Released {
+		t.Error("the record says that it was let through")
+	}
+}
+
 // Only a gate that relays is told what is suspended.
 func TestLeaseIsForGates(t *testing.T) {
 	auth := suspensions(t)
 	schema, cedar := fixture(t)
-	p := withPEPs(t, newDirectory(t, nil, things()), applicationVersion(t, schema, cedar), func(c *pdp.Config) { c.Suspensions = auth })
+	p := withPEPs(t, newDirectory(t, nil, things()), applicationVersion(t, schema, cedar), func(c *pdp.Config) { c.Suspensions, c.Deadline = auth, time.Minute })
 	for name, want := range map[string]bool{"records": false, "stranger": false, "clerk": false, "relay": true} {
 		cred := authz.Credential{Kind: authz.CredentialBearer, Value: p.keys[name]}
 		set, _, err := p.Lease(t.Context(), cred, "h", 0)

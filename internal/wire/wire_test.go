@@ -107,6 +107,9 @@ func decision(t *rapid.T) authz.Decision {
 		}
 		d.Remedies = append(d.Remedies, r)
 	}
+	for range rapid.IntRange(0, 3).Draw(t, "scope") {
+		d.Scope = append(d.Scope, authz.Entity{Type: words().Draw(t, "kind"), ID: words().Draw(t, "id")})
+	}
 	return d
 }
 
