@@ -237,3 +237,14 @@ func TestBookIsBounded(t *testing.T) {
 		t.Errorf("%d breakers, %d calls are never forgotten", len(b.machines), len(b.calls))
 	}
 }
+
+func BenchmarkAdmit(b *testing.B) {
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	book := New(Settings{}, nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		c, _ := book.Admit("bot", "bank/pay", "bank", now)
+		c.Released("d")
+		book.Settle("d", Good, now)
+	}
+}

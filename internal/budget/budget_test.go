@@ -372,3 +372,19 @@ func (f *faulty) SaveBudgets(ctx context.Context, d budget.Delta) error {
 	}
 	return f.Store.SaveBudgets(ctx, d)
 }
+
+func BenchmarkReserve(b *testing.B) {
+	l := ledger(b,
+		budget.Budget{ID: "one", Per: budget.PerAgent, Limit: 1 << 60, Window: time.Hour},
+		budget.Budget{ID: "two", Per: budget.PerSession, Limit: 1 << 60},
+	)
+	c := call("bot", "pay")
+	b.ReportAllocs()
+	for b.Loop() {
+		r, err := l.Reserve(c, noon)
+		if err != nil {
+			b.Fatal(err)
+		}
+		r.Cancel()
+	}
+}

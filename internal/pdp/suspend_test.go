@@ -77,7 +77,9 @@ func TestWhatIsSuspendedIsDenied(t *testing.T) {
 		for _, observe := range []bool{false, true} {
 			t.Run(fmt.Sprint(tt.kind, observe), func(t *testing.T) {
 				a := suspensions(t)
-				p := newPlane(t, func(c *pdp.Config, _ *identity.Config) { c.Suspensions, c.Observe, c.Deadline = a, observe, time.Minute })
+				p := newPlane(t, func(c *pdp.Config, _ *identity.Config) {
+					c.Suspensions, c.Observe, c.Deadline = a, observe, time.Minute
+				})
 				ask := func(action, input string) authz.Decision {
 					t.Helper()
 					req := p.request("clerk", action, input)
