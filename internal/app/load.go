@@ -193,7 +193,7 @@ func fingerprint(c *Config) (string, error) {
 			add(s.File, s.Text)
 		}
 	}
-	for _, file := range []string{c.Catalog, c.Lock, c.Schema, c.Agents} {
+	for _, file := range []string{c.Catalog, c.Lock, c.Schema, c.Agents, scorecardFile(c)} {
 		text, err := readOptional(file)
 		if err != nil {
 			return "", err
