@@ -266,6 +266,9 @@ type Outcome struct {
 	Bytes int64
 	// Error is a short, secret-free description when Status is not success.
 	Error string
+	// Ours says that the agent's side, the gate or the plane ended the action, so
+	// that the outcome says nothing of the upstream.
+	Ours bool
 	// Output is what the agent gets to see, part by part, each a JSON document or
 	// plain text: the session learns from it which values are from where. It is
 	// reported before the agent sees it, and not recorded. At most [MaxOutput]

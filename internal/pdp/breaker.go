@@ -47,9 +47,8 @@ func result(out authz.Outcome) breaker.Result {
 		return breaker.Good
 	case out.Status == authz.OutcomeError:
 		return breaker.Bad
-	case strings.Contains(out.Error, "suspended"), out.Error == authz.ReasonKilled, strings.Contains(out.Error, "by the client"), strings.Contains(out.Error, "was stopped"),
-		strings.Contains(out.Error, "session has ended"), strings.Contains(out.Error, "did not answer the server"), strings.HasPrefix(out.Error, "obligation"):
-		return breaker.Neutral // it was stopped from our side
+	case out.Ours:
+		return breaker.Neutral
 	default:
 		return breaker.Broken
 	}

@@ -61,12 +61,12 @@ func (g *Guard) Ask(ctx context.Context, req authz.Request) (*Release, authz.Dec
 	r := &Release{Decision: d, guard: g, hold: g.Watch.Hold(d.Scope)}
 	// What was suspended while the answer was on its way here.
 	if cut := r.hold.Cut(); cut != nil {
-		r.Settle(authz.OutcomeNotRun, 0, cut.Code)
+		r.Abandon(authz.OutcomeNotRun, 0, cut.Code)
 		denial := authz.Decision{ID: d.ID, Version: d.Version, Reasons: []authz.Reason{cut.Reason}}
 		return nil, denial
 	}
 	if len(d.Obligations) > 0 {
-		r.Settle(authz.OutcomeNotRun, 0, "obligation not supported: "+d.Obligations[0].Type)
+		r.Abandon(authz.OutcomeNotRun, 0, "obligation not supported: "+d.Obligations[0].Type)
 		denial := authz.Deny(authz.ReasonObligationUnmet, "The decision demands something that this gate cannot do.")
 		denial.ID, denial.Version = d.ID, d.Version
 		return nil, denial
@@ -77,9 +77,19 @@ func (g *Guard) Ask(ctx context.Context, req authz.Request) (*Release, authz.Dec
 // Settle records what became of the action. output is what the agent is going to
 // see of it: Settle comes first.
 func (r *Release) Settle(status authz.OutcomeStatus, bytes int64, problem string, output ...string) {
+	r.settle(authz.Outcome{Status: status, Bytes: bytes, Error: problem}, output)
+}
+
+// Abandon records what became of an action that was ended from our side, which
+// says nothing of the upstream.
+func (r *Release) Abandon(status authz.OutcomeStatus, bytes int64, problem string) {
+	r.settle(authz.Outcome{Status: status, Bytes: bytes, Error: problem, Ours: true}, nil)
+}
+
+func (r *Release) settle(out authz.Outcome, output []string) {
 	r.once.Do(func() {
 		r.hold.Release()
-		out := authz.Outcome{Decision: r.Decision.ID, Status: status, Bytes: bytes, Error: problem}
+		out.Decision = r.Decision.ID
 		out.Output, out.Cut = bounded(output)
 		err := r.guard.Report(context.Background(), out)
 		if err != nil {

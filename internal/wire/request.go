@@ -209,6 +209,9 @@ func AppendOutcome(b []byte, out *authz.Outcome) ([]byte, error) {
 	w.mustText("status", string(out.Status))
 	w.integer("bytes", out.Bytes)
 	w.text("error", out.Error)
+	if out.Ours {
+		w.bool("ours", true)
+	}
 	w.texts("output", out.Output)
 	if out.Cut {
 		w.bool("cut", true)
@@ -230,6 +233,8 @@ func ParseOutcome(r *ijson.Reader, text []byte) (out authz.Outcome, err error) {
 			out.Bytes = f.integer(member)
 		case "error":
 			out.Error = f.text(member)
+		case "ours":
+			out.Ours = f.bool(member)
 		case "output":
 			f.array(member, func() { out.Output = append(out.Output, f.text(member)) })
 		case "cut":

@@ -140,7 +140,7 @@ func TestOutcomesArrive(t *testing.T) {
 			Decision: rapid.StringN(1, 40, -1).Draw(t, "decision"), Bytes: rapid.Int64().Draw(t, "bytes"), Error: words().Draw(t, "error"),
 			Status: rapid.SampledFrom([]authz.OutcomeStatus{authz.OutcomeSuccess, authz.OutcomeError, authz.OutcomeAmbiguous, authz.OutcomeNotRun}).Draw(t, "status"),
 			Output: rapid.SampledFrom([][]string{nil, {""}, {`{"a":"\u00e9"}`, "plain \u2028 text"}}).Draw(t, "output"),
-			Cut:    rapid.Bool().Draw(t, "cut"),
+			Cut:    rapid.Bool().Draw(t, "cut"), Ours: rapid.Bool().Draw(t, "ours"),
 		}
 		b, err := wire.AppendOutcome(nil, &out)
 		if err != nil {

@@ -130,7 +130,7 @@ func (g *Gate) ask(ctx context.Context, req authz.Request) authz.Decision {
 
 // withdraw puts on the record that what was released is not let through.
 func (g *Gate) withdraw(ctx context.Context, d authz.Decision, why string) {
-	if err := g.Decider.Report(ctx, authz.Outcome{Decision: d.ID, Status: authz.OutcomeNotRun, Error: why}); err != nil {
+	if err := g.Decider.Report(ctx, authz.Outcome{Decision: d.ID, Status: authz.OutcomeNotRun, Error: why, Ours: true}); err != nil {
 		g.Logger.Error("outcome not reported", "decision_id", d.ID, "error", err)
 	}
 }

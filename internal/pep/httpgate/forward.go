@@ -222,7 +222,7 @@ func (x *exchange) settle() {
 	cut := x.release.Cut()
 	switch {
 	case cut != nil && x.connected.Load() && (b == nil || !b.whole):
-		x.release.Settle(authz.OutcomeAmbiguous, x.bytes(), cut.Code)
+		x.release.Abandon(authz.OutcomeAmbiguous, x.bytes(), cut.Code)
 	case b == nil && !x.connected.Load():
 		x.release.Settle(authz.OutcomeNotRun, 0, "the upstream could not be reached")
 	case b == nil:

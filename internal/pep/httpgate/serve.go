@@ -66,7 +66,7 @@ func (a *api) serve(w http.ResponseWriter, r *http.Request, path string) {
 		// Not even a release lets through what could not be read: nobody would
 		// know what is sent.
 		if release != nil {
-			release.Settle(authz.OutcomeNotRun, 0, "the request is no operation of the API")
+			release.Abandon(authz.OutcomeNotRun, 0, "the request is no operation of the API")
 		}
 		unreadable(unread, d).write(w)
 		return

@@ -245,7 +245,11 @@ func settle(r *pep.Release, rep *reply, err error) {
 	case errors.Is(err, mcp.ErrNotSent):
 		r.Settle(authz.OutcomeNotRun, 0, "the server could not be reached")
 	case err != nil:
-		r.Settle(authz.OutcomeAmbiguous, 0, lostBecause(err))
+		if why, ours := lostBecause(err); ours {
+			r.Abandon(authz.OutcomeAmbiguous, 0, why)
+		} else {
+			r.Settle(authz.OutcomeAmbiguous, 0, why)
+		}
 	case rep == nil:
 		r.Settle(authz.OutcomeSuccess, 0, "")
 	case rep.msg.Error() != nil:
@@ -292,24 +296,24 @@ func isToolError(result json.RawMessage) bool {
 }
 
 // lostBecause says in a word why an answer was lost, without anything that a
-// server has written.
-func lostBecause(err error) string {
+// server has written, and whether it was ended from our side.
+func lostBecause(err error) (why string, ours bool) {
 	var cut *revoke.Cut
 	switch {
 	case errors.As(err, &cut):
-		return cut.Code
+		return cut.Code, true
 	case errors.Is(err, errCancelled):
-		return "cancelled by the client"
+		return "cancelled by the client", true
 	case errors.Is(err, context.DeadlineExceeded):
-		return "no answer in time"
+		return "no answer in time", false
 	case errors.Is(err, errSessionEnded):
-		return "the session has ended"
+		return "the session has ended", true
 	case errors.Is(err, errUnanswered):
-		return "the client did not answer the server's question"
+		return "the client did not answer the server's question", true
 	case errors.Is(err, errGateCut):
-		return "the gate was stopped"
+		return "the gate was stopped", true
 	default:
-		return "the answer was lost"
+		return "the answer was lost", false
 	}
 }
 
