@@ -28,6 +28,17 @@ type Credential struct {
 	// Value is the secret itself: a bearer token or an agent key. For
 	// [CredentialLocal] it is the agent's id.
 	Value string
+	// Proof is the DPoP proof that came with a token (RFC 9449 §4), of a request
+	// with this Method and URL as the gate received it.
+	Proof, Method, URL string
+	// Certificates is the certificate chain of the client, in DER, the leaf
+	// first. It comes from the TLS connection that the gate itself ended: that
+	// the client holds the leaf's key is proven, and nothing else. Empty: none.
+	Certificates string
+	// Exchange names the one request in which all this was shown, so that a
+	// proof may be asked about several times within it and never in another.
+	// Unguessable; empty for what is asked about once.
+	Exchange string
 }
 
 // A CredentialKind says how a [Credential] is to be verified.
@@ -39,6 +50,11 @@ const (
 	CredentialNone CredentialKind = ""
 	// CredentialBearer is an agent key or a JWT from an Authorization header.
 	CredentialBearer CredentialKind = "bearer"
+	// CredentialDPoP is a JWT that is bound to a key, and a proof of it (RFC
+	// 9449).
+	CredentialDPoP CredentialKind = "dpop"
+	// CredentialCertificate is a client certificate and nothing else.
+	CredentialCertificate CredentialKind = "certificate"
 	// CredentialLocal is an agent named by the operator who started this very
 	// process (bailiwick run). No network gate may produce it.
 	CredentialLocal CredentialKind = "local"
@@ -84,8 +100,12 @@ type Request struct {
 	// Definition is the digest ([Digest]) of the tool definition that the gate
 	// is going to call. Empty when the PEP does not know it.
 	Definition string
-	// Session names the agent run, as the gate knows it.
+	// Session names the agent run, as the gate knows it. It belongs to the first
+	// subject that comes with it.
 	Session string
+	// Run names one run among those of the subject, when the gate knows no
+	// session: what another subject calls the same is another run.
+	Run string
 	// Gate names the enforcement point, for example "mcp-http".
 	Gate string
 	// Advisory says that whoever asks acts by itself and reports no outcome.
@@ -134,6 +154,9 @@ type Decision struct {
 	// be suspended. A gate that holds something open gives it up when any of them
 	// is. For our own gates: never shown to an agent.
 	Scope []Entity
+	// Challenge is what another token would have to show for this to be allowed,
+	// where that alone would do and the agent came with a token. Nil otherwise.
+	Challenge *Challenge
 	// Version is the digest of the policy set that decided.
 	Version string
 	// Time is when it was decided.
@@ -143,12 +166,24 @@ type Decision struct {
 // A Remedy is a set of facts which together would turn a denial into an allow.
 type Remedy []Fact
 
+// A Challenge tells an OAuth client what to ask its authorization server for.
+type Challenge struct {
+	// ACR are the authentication contexts of which any will do, the weakest
+	// first (RFC 9470 §3, acr_values).
+	ACR []string
+	// MaxAge is how long ago, in seconds, the authentication may have been (RFC
+	// 9470 §3, max_age). Zero: it does not matter.
+	MaxAge int64
+	// Scopes are what the token needs besides (RFC 6750 §3, scope).
+	Scopes []string
+}
+
 // A Fact is something that a person or the subject could still prove or give.
 // It is an input to policy: policy decides again once it is there.
 type Fact struct {
 	// Kind is one of the Fact constants.
 	Kind FactKind `json:"kind"`
-	// Name is the role that approves, or the group of an elevation.
+	// Name is the role that approves, the group of an elevation, or the scope.
 	Name string `json:"name,omitempty"`
 	// Level is the authentication level that is needed at least.
 	Level int64 `json:"level,omitempty"`
@@ -169,6 +204,8 @@ const (
 	FactFresh FactKind = "auth_age"
 	// FactElevation: the agent becomes a member of the group Name.
 	FactElevation FactKind = "elevation"
+	// FactScope: the agent's token has the scope Name.
+	FactScope FactKind = "scope"
 )
 
 // A Reason explains a decision to whoever is told of it.
@@ -205,7 +242,7 @@ const (
 	ReasonAssertion         = "assertion_refused"    // the PEP says what it may not say
 	ReasonEntitiesDown      = "entities_unavailable" // what is known of the entities could not be read
 	ReasonOverloaded        = "overloaded"           // there is more to decide than can be decided
-	ReasonAgentSuspended    = "agent_suspended"      // the agent is suspended
+	ReasonAgentSuspended    = "agent_suspended"      // an agent is suspended, by the registry or at run time
 	ReasonSessionSuspended  = "session_suspended"    // the session is suspended
 	ReasonOwnerSuspended    = "owner_suspended"      // the person acted for, or who owns the agent, is suspended
 	ReasonToolSuspended     = "tool_suspended"       // the tool is suspended
@@ -216,6 +253,8 @@ const (
 	ReasonBreakerOpen       = "breaker_open"         // it has failed too often lately
 	ReasonBudgetDown        = "budget_unavailable"   // what is used up could not be counted
 	ReasonRevocationUnknown = "revocation_unknown"   // what is suspended could not be found out
+	ReasonAgentRetired      = "agent_retired"        // the registry says that an agent may never act again
+	ReasonAgentUnknown      = "agent_unknown"        // the agent is not in the registry, and has to be
 )
 
 // A PolicyRef points at one policy.

@@ -61,12 +61,15 @@ func (n *Node) openAPIs() error {
 	if len(all) > 0 {
 		n.gateways, err = extauthz.New(extauthz.Config{
 			Decider: n.decider, APIs: all, Logger: n.logger, Peers: n.config.ExtAuthz.Peers, Health: n.health,
+			Door: n.config.plainDoor(),
 		})
 	} else if n.config.ExtAuthz.Listen != "" {
 		err = errors.New("ext_authz: there is no API that Envoy could ask about: see apis")
 	}
 	if err == nil && len(own) > 0 {
-		n.apis, err = httpgate.New(httpgate.Config{Decider: n.decider, Watch: n.watch, APIs: own, Logger: n.logger})
+		n.apis, err = httpgate.New(httpgate.Config{
+			Decider: n.decider, Watch: n.watch, APIs: own, Logger: n.logger, Public: n.config.public(), Door: n.config.plainDoor(),
+		})
 	}
 	return err
 }

@@ -82,6 +82,15 @@ type Config struct {
 	Anonymous string `yaml:"anonymous"`
 	// Issuers are the OIDC issuers whose JWTs name agents.
 	Issuers []Issuer `yaml:"issuers"`
+	// SPIFFE accepts the workloads of a trust domain; the agents file says which
+	// agent each of them is.
+	SPIFFE SPIFFE `yaml:"spiffe"`
+	// RegisteredAgentsOnly refuses agents that the agents file does not know,
+	// whoever vouches for them.
+	RegisteredAgentsOnly bool `yaml:"registered_agents_only"`
+	// MaxChain is how many agents may take part in one task, the acting one
+	// included, when they hand it on (RFC 8693 act). Default 4.
+	MaxChain int `yaml:"max_chain"`
 	// Telemetry is how operators see how the plane is doing.
 	Telemetry Telemetry `yaml:"telemetry"`
 	// Entities say where what is known of agents, groups, users and resources
@@ -111,6 +120,25 @@ type Config struct {
 type TLS struct {
 	Cert string `yaml:"cert"`
 	Key  string `yaml:"key"`
+	// ClientCertificates asks clients for a certificate: for tokens that are bound
+	// to one (RFC 8705), X.509-SVIDs, and certificates of the agents file. None is
+	// demanded; what proves whom is found out with each request.
+	ClientCertificates bool `yaml:"client_certificates"`
+}
+
+// A SPIFFE is a trust domain. Exactly one of WorkloadAPI and Bundle is set.
+type SPIFFE struct {
+	// TrustDomain is its name. Empty: no workload is accepted.
+	TrustDomain string `yaml:"trust_domain"`
+	// WorkloadAPI is the address of a SPIFFE Workload API, "unix:///…", which
+	// supplies the trust bundle and keeps it up to date.
+	WorkloadAPI string `yaml:"workload_api"`
+	// Bundle is a file with the trust bundle in the form of the SPIFFE trust
+	// bundle format. It is read again when it changes.
+	Bundle string `yaml:"bundle"`
+	// Audience must be among the audiences of a JWT-SVID. Empty: none is
+	// accepted, only X.509-SVIDs.
+	Audience string `yaml:"audience"`
 }
 
 // An Issuer is an OIDC issuer whose JWT access tokens are accepted.
@@ -129,6 +157,16 @@ type Issuer struct {
 	// Levels maps values of the acr claim to authentication levels (2 and
 	// above), for policies that look at context.auth.level.
 	Levels map[string]int64 `yaml:"levels"`
+	// AccessTokens demands JWTs of type at+jwt with all claims that RFC 9068
+	// requires. Without it an ID token proves an agent too.
+	AccessTokens bool `yaml:"access_tokens"`
+	// SenderConstrained refuses tokens that are bound neither to a key (DPoP, RFC
+	// 9449) nor to a certificate (RFC 8705). One that is bound is always held to
+	// it.
+	SenderConstrained bool `yaml:"sender_constrained"`
+	// Algorithms are the signature algorithms that are accepted. Default RS256,
+	// PS256, ES256, ES384, EdDSA.
+	Algorithms []string `yaml:"algorithms"`
 }
 
 // An Upstream is one MCP server. Exactly one of Command and URL is set.
@@ -251,7 +289,7 @@ func (c *Config) fillDefaults() {
 			*d.field = c.path(*d.field)
 		}
 	}
-	for _, file := range []*string{&c.TLS.Cert, &c.TLS.Key, &c.PDP.KeyFile, &c.PDP.CAFile, &c.Telemetry.CAFile} {
+	for _, file := range []*string{&c.TLS.Cert, &c.TLS.Key, &c.PDP.KeyFile, &c.PDP.CAFile, &c.Telemetry.CAFile, &c.SPIFFE.Bundle} {
 		if *file != "" {
 			*file = c.path(*file)
 		}
@@ -347,6 +385,15 @@ func (c *Config) check() error {
 			errs = append(errs, err)
 		}
 	}
+	if err := c.SPIFFE.check(); err != nil {
+		errs = append(errs, fmt.Errorf("spiffe: %w", err))
+	}
+	if c.MaxChain < 0 || c.MaxChain > 16 {
+		errs = append(errs, fmt.Errorf("max_chain: %d is not a number of agents from 1 to 16", c.MaxChain))
+	}
+	if c.TLS.ClientCertificates && c.TLS.Cert == "" {
+		errs = append(errs, errors.New("tls: client_certificates needs cert and key: without TLS nobody shows one"))
+	}
 	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
 		if err := checkUpstream(name, c.Upstreams[name]); err != nil {
 			errs = append(errs, err)
@@ -376,6 +423,9 @@ func checkIssuer(i Issuer) error {
 		return fmt.Errorf("issuers: %s: levels begin at 2; 1 is what every credential proves", i.Issuer)
 	case i.Audience == "":
 		return fmt.Errorf("issuers: %s needs an audience, or a token for any service would be accepted", i.Issuer)
+	}
+	if err := i.issuer().Check(); err != nil {
+		return fmt.Errorf("issuers: %w", err)
 	}
 	return nil
 }

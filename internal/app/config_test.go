@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 func writeConfig(t *testing.T, text string) string {
@@ -86,7 +87,7 @@ func TestAddAgentKeepsComments(t *testing.T) {
 	if err := os.WriteFile(c.Agents, []byte("# who may come in\nagents:\n  - id: first # the old one\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	key, err := AddAgent(c, "second", []string{"staff"})
+	key, err := AddAgent(c, Agent{ID: "second", Groups: []string{"staff"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +95,7 @@ func TestAddAgentKeepsComments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]AgentInfo{{ID: "first"}, {ID: "second", Groups: []string{"staff"}, HasKey: true}}, list); d != "" {
+	if d := cmp.Diff([]AgentInfo{{ID: "first", State: "active"}, {ID: "second", Groups: []string{"staff"}, State: "active", HasKey: true}}, list, cmpopts.IgnoreFields(AgentInfo{}, "Credentials")); d != "" {
 		t.Error(d)
 	}
 	text, err := os.ReadFile(c.Agents)
@@ -104,18 +105,18 @@ func TestAddAgentKeepsComments(t *testing.T) {
 	if !strings.Contains(string(text), "# the old one") || strings.Contains(string(text), key) {
 		t.Errorf("the file is now\n%s", text)
 	}
-	if _, err := AddAgent(c, "second", nil); err == nil {
+	if _, err := AddAgent(c, Agent{ID: "second"}); err == nil {
 		t.Error("the same agent twice")
 	}
 	empty := &Config{Agents: filepath.Join(dir, "new.yaml")}
-	if _, err := AddAgent(empty, "only", nil); err != nil {
+	if _, err := AddAgent(empty, Agent{ID: "only"}); err != nil {
 		t.Fatal(err)
 	}
 	flow := &Config{Agents: filepath.Join(dir, "flow.yaml")}
 	if err := os.WriteFile(flow.Agents, []byte("agents: [{id: a}]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := AddAgent(flow, "b", nil); err == nil {
+	if _, err := AddAgent(flow, Agent{ID: "b"}); err == nil {
 		t.Error("appended to a list in one line")
 	}
 }

@@ -61,7 +61,14 @@ func (n *Node) tls(protocols ...string) (*tls.Config, error) {
 	if _, err := c.get(nil); err != nil {
 		return nil, fmt.Errorf("tls: %w", err)
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get, NextProtos: protocols}, nil
+	t := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get, NextProtos: protocols}
+	if n.config.TLS.ClientCertificates {
+		// Whether it proves anybody is for the PDP to say, which may know it by its
+		// digest or by a token that is bound to it. TLS proves that the client holds
+		// its key.
+		t.ClientAuth = tls.RequestClientCert
+	}
+	return t, nil
 }
 
 // handler is everything that is served on the one address.
@@ -81,6 +88,10 @@ func (n *Node) handler() (http.Handler, error) {
 	if n.Gate != nil {
 		mux.Handle("/mcp", n.Gate)
 		mux.Handle("/mcp/", n.Gate)
+	}
+	if len(n.config.Issuers) > 0 {
+		mux.HandleFunc("GET "+resourcePath, n.protectedResource)
+		mux.HandleFunc("GET "+resourcePath+"/", n.protectedResource)
 	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", n.ready)

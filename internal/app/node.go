@@ -23,7 +23,6 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/breaker"
 	"github.com/bailiwick-dev/bailiwick/internal/budget"
 	"github.com/bailiwick-dev/bailiwick/internal/entity"
-	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
 	"github.com/bailiwick-dev/bailiwick/internal/pdp"
 	"github.com/bailiwick-dev/bailiwick/internal/pep"
@@ -153,7 +152,7 @@ func (n *Node) openPDP(ctx, tasks context.Context) error {
 	if err != nil {
 		return err
 	}
-	verifier, err := identity.New(identity.Config{Agents: agents, Anonymous: c.Anonymous, Issuers: issuers(c)})
+	verifier, err := n.verifier(agents, tasks)
 	if err != nil {
 		return err
 	}
@@ -268,7 +267,7 @@ func (n *Node) newGate() (*mcpgate.Gate, error) {
 		upstreams = append(upstreams, s)
 	}
 	return mcpgate.New(mcpgate.Config{
-		Decider: n.decider, Watch: n.watch, Upstreams: upstreams, Hosts: hosts(c), Origins: c.Origins, Logger: n.logger,
+		Decider: n.decider, Watch: n.watch, Upstreams: upstreams, Hosts: hosts(c), Origins: c.Origins, Public: c.public(), Door: c.door, Logger: n.logger,
 	})
 }
 
@@ -279,14 +278,6 @@ func hosts(c *Config) []string {
 		return c.Hosts
 	}
 	return append([]string{host}, c.Hosts...)
-}
-
-func issuers(c *Config) []identity.Issuer {
-	list := make([]identity.Issuer, len(c.Issuers))
-	for i, s := range c.Issuers {
-		list[i] = identity.Issuer(s)
-	}
-	return list
 }
 
 // inForce records which version decides from now on.

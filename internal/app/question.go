@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,6 +29,19 @@ type Question struct {
 	Subject string `json:"subject,omitempty" yaml:"subject"`
 	// Auth is how the agent is taken to have been verified. Default "key".
 	Auth string `json:"auth,omitempty" yaml:"auth"`
+	// Level is how strongly. Default 1, what every credential proves.
+	Level int64 `json:"level,omitempty" yaml:"level"`
+	// Authenticated is when a person last authenticated. Zero: not known.
+	Authenticated time.Time `json:"authenticated,omitzero" yaml:"authenticated"`
+	// Scopes are the scopes of the token.
+	Scopes []string `json:"scopes,omitempty" yaml:"scopes"`
+	// Chain are the agents that have handed the task on, the latest first. It is
+	// the acting agent that is asked about.
+	Chain []string `json:"chain,omitempty" yaml:"chain"`
+	// Owner, Purpose and Model are what the registry says of the agent.
+	Owner   string `json:"owner,omitempty" yaml:"owner"`
+	Purpose string `json:"purpose,omitempty" yaml:"purpose"`
+	Model   string `json:"model,omitempty" yaml:"model"`
 	// Action is "<server>/<tool>" or "mcp:<method>".
 	Action string `json:"action" yaml:"action"`
 	// Server is needed for a method only.
@@ -121,8 +135,12 @@ func (q Question) Ask(v *pdp.Version) (*engine.Request, error) {
 		s.Started = now
 	}
 	who := pdp.Caller{Subject: identity.Subject{
-		Agent: q.Agent, Groups: q.Groups, For: q.Subject, Method: orDefault(q.Auth, identity.MethodKey), Level: identity.LevelProven,
+		Agent: q.Agent, Groups: q.Groups, For: q.Subject, Method: orDefault(q.Auth, identity.MethodKey), Level: cmp.Or(q.Level, identity.LevelProven),
+		Authenticated: q.Authenticated, Scopes: q.Scopes, Owner: q.Owner, Purpose: q.Purpose, Model: q.Model,
 	}}
+	for _, a := range q.Chain {
+		who.Chain = append(who.Chain, identity.Subject{Agent: a})
+	}
 	score, err := q.Risk.score()
 	if err != nil {
 		return nil, err

@@ -74,6 +74,12 @@ func (w *jsonWriter) numberOf(name string, n int64) {
 	w.number(n)
 }
 
+func (w *jsonWriter) someNumber(name string, n int64) {
+	if n != 0 {
+		w.numberOf(name, n)
+	}
+}
+
 func (w *jsonWriter) someTexts(name string, list []string) {
 	if len(list) == 0 {
 		return
@@ -107,12 +113,38 @@ func (w *jsonWriter) who(o *Who) {
 	w.entity("subject", o.Subject)
 	w.someText("for", o.For)
 	w.someTexts("groups", o.Groups)
+	w.chain(o.Chain)
+	w.someText("owner", o.Owner)
+	w.someText("purpose", o.Purpose)
+	w.someText("model", o.Model)
 	w.someText("auth", o.Auth)
+	w.someNumber("level", o.Level)
+	w.someNumber("authenticated", o.Authenticated)
+	w.someTexts("scopes", o.Scopes)
 	w.someText("pep", o.PEP)
 	w.someText("session", o.Session)
 	w.someText("gate", o.Gate)
 	w.someText("correlation", o.Correlation)
 	w.raw("}")
+}
+
+func (w *jsonWriter) chain(list []Actor) {
+	if len(list) == 0 {
+		return
+	}
+	w.key("chain")
+	for i := range list {
+		a := &list[i]
+		w.separate('[', i)
+		w.raw("{")
+		w.textOf("id", a.ID)
+		w.someTexts("groups", a.Groups)
+		w.someText("owner", a.Owner)
+		w.someText("purpose", a.Purpose)
+		w.someText("model", a.Model)
+		w.raw("}")
+	}
+	w.raw("]")
 }
 
 func (w *jsonWriter) what(o *What) {

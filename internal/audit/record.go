@@ -52,14 +52,35 @@ type Who struct {
 	For string `json:"for,omitempty"`
 	// Groups are the agent's groups when the decision was taken.
 	Groups []string `json:"groups,omitempty"`
-	// Auth is how the subject was verified: "key", "jwt", "local", or that an
+	// Chain are the agents that have handed the task on, the latest first. Each
+	// of them was decided about too.
+	Chain []Actor `json:"chain,omitempty"`
+	// Owner, Purpose and Model are what the registry said of the agent.
+	Owner   string `json:"owner,omitempty"`
+	Purpose string `json:"purpose,omitempty"`
+	Model   string `json:"model,omitempty"`
+	// Auth is how the subject was verified: "key", "jwt", "local", …, or that an
 	// enforcement point named it: "asserted".
 	Auth string `json:"auth,omitempty"`
+	// Level is how strongly, Authenticated when a person last was, in seconds of
+	// Unix time, and Scopes what the token was for.
+	Level         int64    `json:"level,omitempty"`
+	Authenticated int64    `json:"authenticated,omitempty"`
+	Scopes        []string `json:"scopes,omitempty"`
 	// PEP is the enforcement point of another process that asked.
 	PEP         string `json:"pep,omitempty"`
 	Session     string `json:"session,omitempty"`
 	Gate        string `json:"gate,omitempty"`
 	Correlation string `json:"correlation,omitempty"`
+}
+
+// An Actor is an agent that has handed a task on.
+type Actor struct {
+	ID      string   `json:"id"`
+	Groups  []string `json:"groups,omitempty"`
+	Owner   string   `json:"owner,omitempty"`
+	Purpose string   `json:"purpose,omitempty"`
+	Model   string   `json:"model,omitempty"`
 }
 
 // What is the operation and what it touches.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -61,7 +62,12 @@ func (b *builder) extendBase(s *ast.Schema) {
 			continue
 		}
 		theirs := s.Entities[name]
-		mine.Shape, mine.Tags, mine.Annotations = theirs.Shape, theirs.Tags, theirs.Annotations
+		shape, err := extended(mine.Shape, theirs.Shape)
+		if err != nil {
+			b.schemaProblem("entity %s: %v", name, err)
+			continue
+		}
+		mine.Shape, mine.Tags, mine.Annotations = shape, theirs.Tags, theirs.Annotations
 		for _, p := range theirs.ParentTypes {
 			if !slices.Contains(mine.ParentTypes, p) {
 				mine.ParentTypes = append(mine.ParentTypes, p)
@@ -72,6 +78,21 @@ func (b *builder) extendBase(s *ast.Schema) {
 	if len(s.Actions) > 0 || len(s.CommonTypes) > 0 || len(s.Enums) > 0 {
 		b.schemaProblem("actions, types and enumerations belong into a namespace, which names an application")
 	}
+}
+
+// extended is the plane's own shape of an entity with the operator's attributes.
+func extended(ours, theirs ast.RecordType) (ast.RecordType, error) {
+	if len(ours) == 0 {
+		return theirs, nil
+	}
+	out := maps.Clone(ours)
+	for attr, t := range theirs {
+		if _, taken := ours[attr]; taken {
+			return nil, fmt.Errorf("the attribute %q is the registry's own; give yours another name", attr)
+		}
+		out[attr] = t
+	}
+	return out, nil
 }
 
 // hidden explains what Cedar only forbids: a name in a namespace that would

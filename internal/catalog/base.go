@@ -21,11 +21,11 @@ type Session = {
 	started: datetime
 };
 type Origin = { origin: String, trust: Long, named: Bool, contested: Bool, tool: String, step: Long };
-type Auth = { method: String, level: Long, age: Long };
+type Auth = { method: String, level: Long, age: Long, scopes: Set<String> };
 type Risk = { score: Long, reasons: Set<String> };
 
 entity Group;
-entity Agent in [Group];
+entity Agent in [Group] = { owner?: String, purpose?: String, model?: String };
 entity Server;
 entity McpResource in [Server];
 entity McpPrompt in [Server];
@@ -80,6 +80,7 @@ func planeContext() ast.RecordType {
 		"authority": {Type: ast.Type("Origin")},
 		"content":   {Type: ast.Type("Origin")},
 		"approvals": {Type: ast.Set(ast.Type("String"))},
+		"chain":     {Type: ast.Set(ast.Type("String"))},
 		"now":       {Type: ast.Type("datetime")},
 		"gate":      {Type: ast.Type("String")},
 		"subject":   {Type: ast.Type("String"), Optional: true},

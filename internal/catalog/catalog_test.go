@@ -110,6 +110,7 @@ func TestSchemaOfATool(t *testing.T) {
     },
     auth: Auth,
     authority: Origin,
+    chain: Set<String>,
     content: Origin,
     gate: String,
     input: mail_x2dbox__send_x20mail__Input,
@@ -122,7 +123,7 @@ func TestSchemaOfATool(t *testing.T) {
 		`action "mcp:resources/read" in [Action::"read"] appliesTo {
   principal: [Agent],
   resource: [McpResource],`,
-		"entity Agent in [Group];", "entity McpPrompt in [Server];", `action "messaging";`,
+		"entity Agent in [Group] = {\n  model?: String,\n  owner?: String,\n  purpose?: String\n};", "entity McpPrompt in [Server];", `action "messaging";`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the schema lacks\n%s", want)
@@ -337,7 +338,8 @@ func checkRequest(t fataler, c *Catalog, o *Operation, input types.Record, resou
 		Principal: types.NewEntityUID("Agent", "a"), Action: o.UID(), Resource: resource,
 		Context: types.NewRecord(types.RecordMap{
 			"input": input, "gate": types.String("mcp"), "now": types.NewDatetimeFromMillis(1),
-			"auth":      types.NewRecord(types.RecordMap{"method": types.String("key"), "level": types.Long(1), "age": types.Long(0)}),
+			"auth":      types.NewRecord(types.RecordMap{"method": types.String("key"), "level": types.Long(1), "age": types.Long(0), "scopes": types.NewSet()}),
+			"chain":     types.NewSet(),
 			"risk":      types.NewRecord(types.RecordMap{"score": types.Long(0), "reasons": types.NewSet()}),
 			"approvals": types.NewSet(),
 			"authority": origin, "content": origin, "args": types.NewRecord(nil),

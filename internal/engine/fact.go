@@ -12,8 +12,8 @@ import (
 // see it.
 type Fact struct {
 	Kind FactKind `json:"kind"`
-	// Name is the role that approves, or the entity that the principal becomes
-	// a member of, as Cedar writes it: Group::"oncall".
+	// Name is the role that approves, the scope of the token, or the entity that
+	// the principal becomes a member of, as Cedar writes it: Group::"oncall".
 	Name string `json:"name,omitempty"`
 	// Level is the level of authentication, or its age in seconds.
 	Level int64 `json:"level,omitempty"`
@@ -33,6 +33,8 @@ const (
 	FreshAuth FactKind = "fresh_auth"
 	// StepUp: context.auth.level is not below Level.
 	StepUp FactKind = "step_up"
+	// Scope: context.auth.scopes has Name.
+	Scope FactKind = "scope"
 )
 
 func compareFacts(a, b Fact) int {
@@ -48,7 +50,12 @@ const (
 	authName      types.String = "auth"
 	levelName     types.String = "level"
 	ageName       types.String = "age"
+	scopesName    types.String = "scopes"
 )
+
+// With returns the request as it would be if the facts held, but for
+// elevations, whose groups are for whoever knows the principal.
+func (r *Request) With(facts Remedy) *Request { return withFacts(r, facts) }
 
 // withFacts returns the request as it would be if the facts held, but for
 // elevations, which [elevated] makes.
@@ -57,7 +64,7 @@ func withFacts(req *Request, facts []Fact) *Request {
 	if context == nil {
 		context = types.RecordMap{}
 	}
-	var roles []types.Value
+	var roles, scopes []types.Value
 	auth := types.RecordMap{}
 	for _, f := range facts {
 		switch f.Kind {
@@ -67,6 +74,8 @@ func withFacts(req *Request, facts []Fact) *Request {
 			auth[ageName] = types.Long(f.Level)
 		case StepUp:
 			auth[levelName] = types.Long(f.Level)
+		case Scope:
+			scopes = append(scopes, types.String(f.Name))
 		case Elevation:
 		}
 	}
@@ -74,8 +83,13 @@ func withFacts(req *Request, facts []Fact) *Request {
 		have, _ := context[approvalsName].(types.Set) // without any, none
 		context[approvalsName] = types.NewSet(append(have.Slice(), roles...)...)
 	}
-	if len(auth) > 0 {
+	if len(auth)+len(scopes) > 0 {
 		have, _ := context[authName].(types.Record)
+		if len(scopes) > 0 {
+			shown, _ := have.Get(scopesName)
+			set, _ := shown.(types.Set)
+			auth[scopesName] = types.NewSet(append(set.Slice(), scopes...)...)
+		}
 		for name, v := range have.All() {
 			if _, ok := auth[name]; !ok {
 				auth[name] = v

@@ -18,8 +18,8 @@ type factUse struct {
 	// walks is set when they ask what an entity is in: only then can an
 	// elevation change them.
 	walks bool
-	// What approvals, level and age are tested against.
-	roles, levels, ages []operand
+	// What approvals, level, age and scopes are tested against.
+	roles, levels, ages, scopes []operand
 }
 
 // An operand is what a policy tests a fact against.
@@ -140,6 +140,8 @@ func (u *factUse) test(fact ast.IsNode, o operand) {
 		u.levels = append(u.levels, o)
 	case isAttribute(fact, authName, ageName):
 		u.ages = append(u.ages, o)
+	case isAttribute(fact, authName, scopesName):
+		u.scopes = append(u.scopes, o)
 	}
 }
 

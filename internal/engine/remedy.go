@@ -41,7 +41,7 @@ type Remedies struct {
 // allowed. An allow has none.
 //
 // The facts come from the policies whose scope fits the request: what they test
-// context.approvals, context.auth.level and context.auth.age against. A fact
+// context.approvals, context.auth.level, .age and .scopes against. A fact
 // changes the context, or what the principal is in, and the same policies decide
 // again. So nothing overrules a policy, and where a fact makes things worse that
 // is seen. A remedy is a forecast: what decides in the end is the request with
@@ -142,16 +142,19 @@ func (q *remedySearch) gather(s *scratch, uses factUses, rules []int32, groups [
 	for _, r := range rules {
 		u := uses.of(q.p, q.p.index.rules[r].policy)
 		walks = walks || u.walks
-		tests += len(u.roles) + len(u.levels) + len(u.ages)
+		tests += len(u.roles) + len(u.levels) + len(u.ages) + len(u.scopes)
 	}
 	if tests == 0 && len(groups) == 0 {
 		return nil
 	}
-	roles, levels, ages := map[string]bool{}, bounds{}, bounds{}
+	roles, scopes, levels, ages := map[string]bool{}, map[string]bool{}, bounds{}, bounds{}
 	for _, r := range rules {
 		u := uses.of(q.p, q.p.index.rules[r].policy)
 		for _, o := range u.roles {
 			addStrings(roles, s.operand(o))
+		}
+		for _, o := range u.scopes {
+			addStrings(scopes, s.operand(o))
 		}
 		for _, o := range u.levels {
 			levels.add(s.operand(o), o)
@@ -169,7 +172,8 @@ func (q *remedySearch) gather(s *scratch, uses factUses, rules []int32, groups [
 			chains = append(chains, chain{facts: []Fact{{Kind: Elevation, Name: g.String()}}, group: g})
 		}
 	}
-	return append(chains, q.authentication(levels, ages)...)
+	chains = append(chains, q.authentication(levels, ages)...)
+	return append(chains, q.scopes(scopes)...)
 }
 
 // operand returns what a fact is tested against in this request, or nil.
@@ -195,6 +199,27 @@ func (q *remedySearch) approvals(roles map[string]bool) []chain {
 	for _, role := range slices.Sorted(maps.Keys(roles)) {
 		if !set.Contains(types.String(role)) {
 			chains = append(chains, chain{facts: []Fact{{Kind: Approval, Name: role}}})
+		}
+	}
+	return chains
+}
+
+// scopes returns the scopes that the token does not have yet.
+func (q *remedySearch) scopes(names map[string]bool) []chain {
+	have, present := q.req.Record().Get(authName)
+	auth, ok := have.(types.Record)
+	if present && !ok {
+		return nil
+	}
+	shown, present := auth.Get(scopesName)
+	set, ok := shown.(types.Set)
+	if present && !ok {
+		return nil // there is no way to add one
+	}
+	var chains []chain
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		if !set.Contains(types.String(name)) {
+			chains = append(chains, chain{facts: []Fact{{Kind: Scope, Name: name}}})
 		}
 	}
 	return chains

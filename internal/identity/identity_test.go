@@ -140,7 +140,7 @@ func TestTokenProvesTheAgent(t *testing.T) {
 			if tt.ok && !strings.Contains(string(got.Claims), `"sub":"billing-bot"`) {
 				t.Errorf("claims: %s", got.Claims)
 			}
-			got.Claims, got.SubjectClaim = nil, ""
+			got.Claims, got.SubjectClaim, got.ACR, got.Expires = nil, "", nil, time.Time{}
 			if d := cmp.Diff(got, tt.want); d != "" {
 				t.Error(d)
 			}
@@ -186,7 +186,7 @@ func TestKeyIsHashedAtRest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(got, Subject{Agent: "claude", Groups: []string{"desktop", "staff"}, Method: "key", Level: LevelProven}); d != "" {
+	if d := cmp.Diff(got, Subject{Agent: "claude", Groups: []string{"desktop", "staff"}, Method: "key", Level: LevelProven, Registered: true}); d != "" {
 		t.Error(d)
 	}
 	wrong, _ := NewKey()

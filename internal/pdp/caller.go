@@ -66,6 +66,22 @@ func (p *PDP) identify(ctx context.Context, req authz.Request) (Caller, error) {
 	return p.named(pep, asserted)
 }
 
+// barredCode is the reason of an agent that is proven and may not act, or empty
+// if that is not what the error says.
+func barredCode(err error) string {
+	var barred *identity.BarredError
+	switch {
+	case !errors.As(err, &barred):
+		return ""
+	case barred.State == identity.StateSuspended:
+		return authz.ReasonAgentSuspended
+	case barred.State == identity.StateRetired:
+		return authz.ReasonAgentRetired
+	default:
+		return authz.ReasonAgentUnknown
+	}
+}
+
 // named is a subject that a PEP names.
 func (p *PDP) named(pep *identity.PEP, subject authz.Entity) (Caller, error) {
 	c := Caller{PEP: pep}

@@ -191,6 +191,9 @@ func (p *PDP) Decide(ctx context.Context, req authz.Request) (authz.Decision, er
 		return c.deny(ctx, authz.ReasonUnauthenticated, "The credential does not prove who is asking.", nil)
 	case errors.Is(err, errAssertion):
 		return c.deny(ctx, authz.ReasonAssertion, sentence(err), nil)
+	case barredCode(err) != "":
+		c.identified(who)
+		return c.deny(ctx, barredCode(err), sentence(err), nil)
 	case err != nil:
 		return c.deny(ctx, authz.ReasonIdentityDown, "Who is asking could not be checked; try again later.", err)
 	}
@@ -262,6 +265,12 @@ func (p *PDP) Decide(ctx context.Context, req authz.Request) (authz.Decision, er
 		answer = v.Program.Authorize(q)
 		p.check(short, answer, c.record.Decision)
 	}
+	if len(who.Chain) > 0 {
+		// May those who have handed the task on do it too?
+		if answer, q, err = c.handedOn(ctx, v, view, who, op, answer, q); err != nil {
+			return c.unmapped(ctx, err)
+		}
+	}
 	if answer.Allow {
 		// And what does the server's own mapping ask?
 		var asked *engine.Request
@@ -275,8 +284,8 @@ func (p *PDP) Decide(ctx context.Context, req authz.Request) (authz.Decision, er
 	c.judged(answer)
 	if !answer.Allow {
 		// What would change the answer?
-		c.remedied(v.Program.Remedies(q, engine.RemedyOptions{Elevations: p.elevations}))
-		return c.withhold(ctx, answer.Code, denialMessage(answer.Code, req.Action))
+		c.remedied(c.remediesOf(v, q), who.Subject)
+		return c.withhold(ctx, answer.Code, c.denialMessage(answer.Code))
 	}
 
 	// Is there enough left of what it uses up?
@@ -295,13 +304,20 @@ func (p *PDP) Reachable(ctx context.Context, req authz.Request, ops []pep.Operat
 	if err != nil {
 		return reach, fmt.Errorf("verify credential: %w", refused(err))
 	}
-	v := p.Policies.Version(sessionID(req, who.entity()))
+	id := sessionID(req, who.entity())
+	switch of, known, err := p.Sessions.Owner(ctx, id); {
+	case err != nil:
+		return reach, fmt.Errorf("read session: %w", err)
+	case known && of != owner(who.entity()):
+		return reach, fmt.Errorf("the session is another subject's: %w", pep.ErrRefused)
+	}
+	v := p.Policies.Version(id)
 	if v == nil {
 		return reach, errors.New("no policies are in force")
 	}
 	w := p.view().World()
 	for i, o := range ops {
-		reach[i] = p.Observe || v.reachable(who, req, o, w)
+		reach[i] = p.Observe || v.reachableByAll(who, req, o, w)
 	}
 	p.unsuspended(&who, sessionID(req, who.entity()), req.Server, ops, reach)
 	return reach, nil
@@ -309,7 +325,7 @@ func (p *PDP) Reachable(ctx context.Context, req authz.Request, ops []pep.Operat
 
 // refused marks an error that is the caller's fault as such.
 func refused(err error) error {
-	if errors.Is(err, identity.ErrUnauthenticated) || errors.Is(err, errAssertion) {
+	if errors.Is(err, identity.ErrUnauthenticated) || errors.Is(err, errAssertion) || barredCode(err) != "" {
 		return fmt.Errorf("%w: %w", pep.ErrRefused, err)
 	}
 	return err
@@ -357,6 +373,8 @@ func (p *PDP) fact(f engine.Fact) authz.Fact {
 		return authz.Fact{Kind: authz.FactLevel, Level: f.Level}
 	case engine.FreshAuth:
 		return authz.Fact{Kind: authz.FactFresh, MaxAge: f.Level}
+	case engine.Scope:
+		return authz.Fact{Kind: authz.FactScope, Name: f.Name}
 	case engine.Elevation:
 		for _, g := range p.elevations {
 			if g.String() == f.Name {
@@ -378,14 +396,18 @@ func newID() string {
 	return string(b[:])
 }
 
-func denialMessage(code, action string) string {
+func (c *inquiry) denialMessage(code string) string {
+	where := " here."
+	if c.refusedBy != "" {
+		where = " for " + quoted(c.refusedBy) + ", which has handed the task on."
+	}
 	switch code {
 	case authz.ReasonForbidden:
-		return "A policy forbids " + quoted(action) + " here."
+		return "A policy forbids " + quoted(c.req.Action) + where
 	case authz.ReasonPolicyError:
-		return "A policy for " + quoted(action) + " could not be evaluated."
+		return "A policy for " + quoted(c.req.Action) + " could not be evaluated."
 	default:
-		return "No policy permits " + quoted(action) + " here."
+		return "No policy permits " + quoted(c.req.Action) + where
 	}
 }
 

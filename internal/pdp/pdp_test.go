@@ -302,7 +302,7 @@ func TestEveryFailureDenies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	token := "e30." + base64.RawURLEncoding.EncodeToString(payload) + ".c2ln"
+	token := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES256"}`)) + "." + base64.RawURLEncoding.EncodeToString(payload) + ".c2ln"
 	boom := errors.New("boom")
 	hang := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 	for _, tt := range []struct {
@@ -601,7 +601,7 @@ func TestRecordsReplay(t *testing.T) {
 		if !ok {
 			t.Fatal(r.What.Action)
 		}
-		who := pdp.Caller{Subject: identity.Subject{Agent: r.Who.Subject.ID, Groups: r.Who.Groups, For: r.Who.For, Method: r.Who.Auth, Level: identity.LevelProven}}
+		who := pdp.Caller{Subject: identity.Subject{Agent: r.Who.Subject.ID, Groups: r.Who.Groups, For: r.Who.For, Method: r.Who.Auth, Level: r.Who.Level, Scopes: r.Who.Scopes}}
 		q, err := v.Request(who, snapshot(r), scored(r.Why.Risk), pdp.OriginsOf(r.Why.Origins), op, authz.Request{Action: r.What.Action, Server: r.What.Server, Input: r.Input, Gate: r.Who.Gate}, nil, r.Time)
 		if err != nil {
 			t.Fatal(err)

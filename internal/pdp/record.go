@@ -2,6 +2,8 @@ package pdp
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +18,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/catalog"
 	"github.com/bailiwick-dev/bailiwick/internal/coaz"
 	"github.com/bailiwick-dev/bailiwick/internal/engine"
+	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/session"
 )
 
@@ -35,10 +38,15 @@ type inquiry struct {
 	reserved *budget.Reservation
 	call     *breaker.Call
 	remedies []authz.Remedy
-	origins  Origins
-	record   audit.Record
-	lap      time.Time
-	steps    []Step
+	// challenge is what another token would have to show.
+	challenge *authz.Challenge
+	// asked are the questions of a chain, of which refusedBy's was denied.
+	asked     []*engine.Request
+	refusedBy string
+	origins   Origins
+	record    audit.Record
+	lap       time.Time
+	steps     []Step
 
 	// The parts of the record and the question live here, since each decision
 	// needs all of them.
@@ -104,6 +112,13 @@ func (c *inquiry) identified(who Caller) {
 		w.PEP = who.PEP.ID
 	}
 	w.For, w.Groups, w.Auth, w.Session = who.For, who.Groups, who.Method, c.session
+	w.Owner, w.Purpose, w.Model, w.Level, w.Scopes = who.Owner, who.Purpose, who.Model, who.Level, who.Scopes
+	if !who.Authenticated.IsZero() {
+		w.Authenticated = who.Authenticated.Unix()
+	}
+	for _, a := range who.Chain {
+		w.Chain = append(w.Chain, audit.Actor{ID: a.Agent, Groups: a.Groups, Owner: a.Owner, Purpose: a.Purpose, Model: a.Model})
+	}
 	c.scope = concerns(c.named[:0], &who, c.session)
 	c.record.Input = input(c.req)
 	c.record.What.Resource = c.req.Resource
@@ -154,10 +169,17 @@ func owner(subject authz.Entity) string {
 // to a session that all such requests of the agent share, so that what one of
 // them has touched binds the others.
 func sessionID(req authz.Request, subject authz.Entity) string {
-	if req.Session != "" {
+	switch {
+	case req.Session != "":
 		return req.Session
+	case req.Run != "":
+		// The name has a length of its own, so that no name and owner are taken
+		// for another name and owner.
+		sum := sha256.Sum256([]byte(req.Run))
+		return "run/" + hex.EncodeToString(sum[:16]) + "/" + owner(subject)
+	default:
+		return "agent/" + owner(subject)
 	}
-	return "agent/" + owner(subject)
 }
 
 func (c *inquiry) entered() {
@@ -202,7 +224,7 @@ func (c *inquiry) judged(a engine.Answer) {
 }
 
 // remedied keeps what would turn the denial into an allow.
-func (c *inquiry) remedied(r engine.Remedies) {
+func (c *inquiry) remedied(r engine.Remedies, who identity.Subject) {
 	for _, set := range r.Sets {
 		remedy := make(authz.Remedy, len(set))
 		for i, f := range set {
@@ -210,6 +232,7 @@ func (c *inquiry) remedied(r engine.Remedies) {
 		}
 		c.remedies = append(c.remedies, remedy)
 	}
+	c.challenge = challenge(who, c.remedies)
 	c.timed(StepRemedies)
 }
 
@@ -301,7 +324,7 @@ func (c *inquiry) conclude(ctx context.Context, fault error) (authz.Decision, er
 	}
 	d := authz.Decision{
 		ID: c.record.Decision, Allow: why.Released, Observed: why.Released && c.record.Effect != "allow",
-		Reasons: why.Reasons, Policies: why.Policies, Version: c.record.Version, Remedies: c.remedies, Time: c.now,
+		Reasons: why.Reasons, Policies: why.Policies, Version: c.record.Version, Remedies: c.remedies, Challenge: c.challenge, Time: c.now,
 	}
 	c.observe(ctx, d)
 	if d.Allow && c.p.Suspensions != nil { // observers are told of no subject

@@ -10,6 +10,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/catalog"
 	"github.com/bailiwick-dev/bailiwick/internal/engine"
+	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/pep"
 	"github.com/bailiwick-dev/bailiwick/internal/risk"
 	"github.com/bailiwick-dev/bailiwick/internal/session"
@@ -69,12 +70,16 @@ func (v *Version) question(who Caller, s session.Snapshot, from *Origins, op *ca
 	q.Fields = from.append(circumstances(q.Fields, m, who, s, req, now), m, op)
 	if who.Asserted.IsZero() {
 		groups(q, who.Groups)
+		profile(q, who.Subject)
 	}
 	return q, append(named, q.Principal, q.Resource), nil
 }
 
 // fill adds to what is known of the subject and the resource what the PEP says.
 func (v *Version) fill(q *engine.Request, who Caller, req authz.Request) error {
+	if who.Asserted.IsZero() {
+		profile(q, who.Subject) // again: what was looked up has come since
+	}
 	if req.Asserted == nil {
 		return nil
 	}
@@ -181,6 +186,26 @@ func groups(q *engine.Request, names []string) {
 	}
 }
 
+// profile gives the agent what the registry says of it, which wins over what
+// anybody else says.
+func profile(q *engine.Request, who identity.Subject) {
+	if who.Owner == "" && who.Purpose == "" && who.Model == "" {
+		return
+	}
+	e, _ := entity(q, q.Principal)
+	attrs := e.Attributes.Map()
+	if attrs == nil {
+		attrs = types.RecordMap{}
+	}
+	for name, value := range map[types.String]string{"owner": who.Owner, "purpose": who.Purpose, "model": who.Model} {
+		if value != "" {
+			attrs[name] = types.String(value)
+		}
+	}
+	e.Attributes = types.NewRecord(attrs)
+	set(q, e, q.Principal)
+}
+
 // assert lets what a PEP says of an entity fill what is not known of it.
 // Properties that the schema does not declare cannot be seen by any policy and
 // are left out. One that the PEP may not supply denies rather than being left
@@ -225,8 +250,10 @@ func circumstances(f engine.Fields, m *memory, who Caller, s session.Snapshot, r
 		)),
 		engine.Nested("auth", append(m.auth[:0],
 			engine.String("method", who.Method), engine.Long("level", who.Level), engine.Long("age", age(who.Authenticated, now)),
+			engine.Strings("scopes", who.Scopes),
 		)),
 		engine.Strings("approvals", nil),
+		engine.Strings("chain", who.earlier()),
 		engine.Datetime("now", types.NewDatetime(now)),
 		engine.String("gate", req.Gate),
 	)
@@ -273,6 +300,7 @@ func (v *Version) reachable(who Caller, req authz.Request, o pep.Operation, w *e
 	q := &engine.Request{Action: op.UID(), World: w}
 	q.Principal = types.NewEntityUID(agentType, types.String(who.Agent))
 	groups(q, who.Groups)
+	profile(q, who.Subject)
 	if req.Resource.IsZero() {
 		return v.Program.Reachable(q) // any resource
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/audit"
 	"github.com/bailiwick-dev/bailiwick/internal/breaker"
 	"github.com/bailiwick-dev/bailiwick/internal/engine"
+	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/pep"
 	"github.com/bailiwick-dev/bailiwick/internal/revoke"
 )
@@ -24,7 +25,20 @@ func concerns(scope []authz.Entity, who *Caller, session string) []authz.Entity 
 	if who.For != "" {
 		scope = append(scope, authz.Entity{Type: revoke.KindOwner, ID: who.For})
 	}
-	for _, g := range who.Groups {
+	scope = concernsAgent(scope, &who.Subject)
+	for i := range who.Chain { // whoever has handed the task on ends it, too
+		scope = append(scope, authz.Entity{Type: revoke.KindAgent, ID: who.Chain[i].Agent})
+		scope = concernsAgent(scope, &who.Chain[i])
+	}
+	return scope
+}
+
+// concernsAgent appends who answers for an agent, and its groups.
+func concernsAgent(scope []authz.Entity, a *identity.Subject) []authz.Entity {
+	if a.Owner != "" {
+		scope = append(scope, authz.Entity{Type: revoke.KindOwner, ID: a.Owner})
+	}
+	for _, g := range a.Groups {
 		scope = append(scope, authz.Entity{Type: revoke.KindGroup, ID: g})
 	}
 	return scope

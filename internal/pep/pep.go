@@ -16,7 +16,9 @@ type Decider interface {
 	// With an error the decision is a denial.
 	Decide(ctx context.Context, req authz.Request) (authz.Decision, error)
 	// Reachable reports, for each operation, whether any input could lead to an
-	// allow for this subject as things stand. It is for filtering lists: it
+	// allow for this subject as things stand. An error that wraps [ErrRefused]
+	// says that the credential proves nobody who may act, or that the session is
+	// somebody else's. It is for filtering lists: it
 	// over-approximates, records nothing and releases nothing. An operation
 	// that is not pinned, or whose definition differs from its pin, is not
 	// reachable.

@@ -45,12 +45,23 @@ func AppendDecision(b []byte, d *authz.Decision) ([]byte, error) {
 		w.mustText("id", e.ID)
 		w.close()
 	})
+	if c := d.Challenge; c != nil {
+		w.open("challenge")
+		w.texts("acr", c.ACR)
+		w.integer("max_age", c.MaxAge)
+		w.texts("scopes", c.Scopes)
+		w.close()
+	}
 	w.text("version", d.Version)
 	if !d.Time.IsZero() {
 		w.text("time", d.Time.UTC().Format(time.RFC3339Nano))
 	}
 	w.close()
 	return w.end()
+}
+
+func (w *writer) texts(name string, values []string) {
+	list(w, name, values, func(s string) { w.mustText("", s) })
 }
 
 func (w *writer) fact(f authz.Fact) {
@@ -106,6 +117,8 @@ func (f *form) decision() (d authz.Decision) {
 			f.array(member, func() { d.Remedies = append(d.Remedies, f.remedy()) })
 		case "scope":
 			f.array(member, func() { d.Scope = append(d.Scope, f.entity("scope")) })
+		case "challenge":
+			d.Challenge = f.challenge()
 		case "version":
 			d.Version = f.text(member)
 		case "time":
@@ -164,6 +177,24 @@ func (f *form) obligation() (o authz.Obligation) {
 		f.complain("an obligation must have a type")
 	}
 	return o
+}
+
+func (f *form) challenge() *authz.Challenge {
+	c := &authz.Challenge{}
+	f.object("challenge", func(member string) bool {
+		switch member {
+		case "acr":
+			f.array(member, func() { c.ACR = append(c.ACR, f.text("an acr")) })
+		case "max_age":
+			c.MaxAge = f.integer(member)
+		case "scopes":
+			f.array(member, func() { c.Scopes = append(c.Scopes, f.text("a scope")) })
+		default:
+			return false
+		}
+		return true
+	})
+	return c
 }
 
 func (f *form) remedy() (r authz.Remedy) {

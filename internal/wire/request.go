@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 
@@ -9,7 +10,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/pep"
 )
 
-var errLocal = errors.New("a credential of a gate in another process must be a bearer credential or none")
+var errLocal = errors.New("a credential of a gate in another process must be a token, a certificate or none")
 
 // ErrInput is wrapped by the error for a request whose input is not one I-JSON
 // object.
@@ -26,16 +27,7 @@ func AppendRequest(b []byte, req *authz.Request) ([]byte, error) {
 
 func (w *writer) request(name string, req *authz.Request) {
 	w.open(name)
-	switch req.Credential.Kind {
-	case authz.CredentialNone:
-	case authz.CredentialBearer:
-		w.open("credential")
-		w.mustText("kind", string(req.Credential.Kind))
-		w.mustText("value", req.Credential.Value)
-		w.close()
-	default:
-		w.fail(errLocal)
-	}
+	w.credential(req.Credential)
 	w.text("action", req.Action)
 	w.text("server", req.Server)
 	w.entity("resource", req.Resource)
@@ -44,6 +36,7 @@ func (w *writer) request(name string, req *authz.Request) {
 	}
 	w.text("definition", req.Definition)
 	w.text("session", req.Session)
+	w.text("run", req.Run)
 	w.text("gate", req.Gate)
 	if req.Advisory {
 		w.bool("advisory", true)
@@ -58,6 +51,29 @@ func (w *writer) request(name string, req *authz.Request) {
 		w.raw("context", a.Context)
 		w.close()
 	}
+	w.close()
+}
+
+// credential writes what an agent has shown to a gate.
+func (w *writer) credential(c authz.Credential) {
+	switch c.Kind {
+	case authz.CredentialNone:
+		return
+	case authz.CredentialBearer, authz.CredentialDPoP, authz.CredentialCertificate:
+	default:
+		w.fail(errLocal)
+		return
+	}
+	w.open("credential")
+	w.mustText("kind", string(c.Kind))
+	w.text("value", c.Value)
+	if c.Kind == authz.CredentialDPoP {
+		w.text("proof", c.Proof)
+		w.text("method", c.Method)
+		w.text("url", c.URL)
+		w.text("exchange", c.Exchange)
+	}
+	w.text("certificates", base64.StdEncoding.EncodeToString([]byte(c.Certificates)))
 	w.close()
 }
 
@@ -88,6 +104,8 @@ func (f *form) request() (req authz.Request) {
 			req.Definition = f.text(member)
 		case "session":
 			req.Session = f.text(member)
+		case "run":
+			req.Run = f.text(member)
 		case "gate":
 			req.Gate = f.text(member)
 		case "advisory":
@@ -113,12 +131,28 @@ func (f *form) credential() (c authz.Credential) {
 			c.Kind = authz.CredentialKind(f.text("credential.kind"))
 		case "value":
 			c.Value = f.text("credential.value")
+		case "proof":
+			c.Proof = f.text("credential.proof")
+		case "method":
+			c.Method = f.text("credential.method")
+		case "url":
+			c.URL = f.text("credential.url")
+		case "exchange":
+			c.Exchange = f.text("credential.exchange")
+		case "certificates":
+			der, err := base64.StdEncoding.DecodeString(f.text("credential.certificates"))
+			if err != nil {
+				f.complain("credential.certificates must be base64")
+			}
+			c.Certificates = string(der)
 		default:
 			return false
 		}
 		return true
 	})
-	if c.Kind != authz.CredentialBearer {
+	switch c.Kind {
+	case authz.CredentialBearer, authz.CredentialDPoP, authz.CredentialCertificate:
+	default:
 		f.complain(errLocal.Error())
 	}
 	return c

@@ -61,16 +61,17 @@ func (g *Gate) judge(ctx context.Context, gateway string, a *API, m *message) an
 	}
 
 	// May it?
-	d := g.ask(ctx, g.question(gateway, a, m, call, unread))
+	q := g.question(gateway, a, m, call, unread)
+	d := g.ask(ctx, q)
 	switch {
 	case unread != nil:
 		// Not even a release lets through what could not be read.
 		if d.Allow {
 			g.withdraw(ctx, d, "the request is no operation of the API")
 		}
-		return unreadable(unread, d)
+		return unreadable(unread, d).door(g.Door, q.Credential.Kind, d)
 	case !d.Allow:
-		return denied(d)
+		return denied(d).door(g.Door, q.Credential.Kind, d)
 	default:
 		return answer{allow: true, id: d.ID, version: d.Version, arguments: call.Headers}
 	}

@@ -43,6 +43,8 @@ type Config struct {
 	// Authorization is that agent's, if the gateway may speak for agents. Empty:
 	// certificates prove nothing.
 	Peers map[string]string
+	// Door is what agents are told that have to prove who they are.
+	Door pep.Door
 	// Health says why nothing can be decided now, or nil. For the gRPC health
 	// service. Nil: there is never a reason.
 	Health func() error

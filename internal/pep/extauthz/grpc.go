@@ -2,9 +2,11 @@ package extauthz
 
 import (
 	"context"
+	"encoding/pem"
 	"maps"
 	"net/http"
 	"net/textproto"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -76,10 +78,13 @@ func read(in *authv3.CheckRequest) *message {
 	}
 	m := &message{
 		method: r.GetMethod(), target: r.GetPath(), host: r.GetHost(), body: r.GetRawBody(),
-		peer: in.GetAttributes().GetSource().GetPrincipal(), gate: gateEnvoy,
+		peer: in.GetAttributes().GetSource().GetPrincipal(), gate: gateEnvoy, scheme: r.GetScheme(),
 	}
 	pseudo, ok := m.readHeaders(r)
 	if !ok {
+		return nil
+	}
+	if m.certificates, ok = peerCertificate(in.GetAttributes().GetSource().GetCertificate()); !ok {
 		return nil
 	}
 	for name, want := range map[string]string{":method": m.method, ":path": m.target, ":authority": m.host} {
@@ -93,6 +98,24 @@ func read(in *authv3.CheckRequest) *message {
 		m.body, m.whole = []byte(r.GetBody()), false
 	}
 	return m
+}
+
+// peerCertificate reads the client's certificate as Envoy sends it with
+// include_peer_certificate: PEM, percent-encoded. It reports false for what is
+// none.
+func peerCertificate(encoded string) (der string, ok bool) {
+	text, err := url.PathUnescape(encoded)
+	if err != nil {
+		return "", false
+	}
+	for rest := []byte(text); len(strings.TrimSpace(string(rest))) > 0; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil || block.Type != "CERTIFICATE" {
+			return "", false
+		}
+		der += string(block.Bytes)
+	}
+	return der, true
 }
 
 // readHeaders reads the headers and the pseudo-headers. It reports false for

@@ -76,12 +76,20 @@ func (g *Gate) envoyMessage(w http.ResponseWriter, r *http.Request, rest string)
 	if err != nil {
 		return nil, "", errors.New("the body could not be read, or is larger than this server reads")
 	}
-	m := &message{method: r.Method, target: "/" + path, host: r.Host, header: r.Header, body: body, gate: gateEnvoy}
+	m := &message{method: r.Method, target: "/" + path, host: r.Host, header: r.Header, body: body, gate: gateEnvoy, scheme: forwardedProto(r)}
 	// The length is that of the question: Envoy sends none of the body unless it
 	// is told to, and then says whether it is all.
 	partial := r.Header[partialHeader]
 	m.whole = len(body) > 0 && len(partial) == 1 && partial[0] == "false"
 	return m, name, nil
+}
+
+// forwardedProto is the scheme that the gateway says, if it says one.
+func forwardedProto(r *http.Request) string {
+	if values := r.Header["X-Forwarded-Proto"]; len(values) == 1 {
+		return values[0]
+	}
+	return ""
 }
 
 // forwarded is a request that a gateway describes in headers. Each must be there
@@ -92,7 +100,7 @@ func forwarded(r *http.Request, name, method, target, host string) (*message, st
 	if r.Method != http.MethodGet || r.ContentLength != 0 {
 		return nil, "", errors.New("the gateway must ask by GET, without a body")
 	}
-	m := &message{header: r.Header, gate: gateForward}
+	m := &message{header: r.Header, gate: gateForward, scheme: forwardedProto(r)}
 	for header, to := range map[string]*string{method: &m.method, target: &m.target, host: &m.host} {
 		values := r.Header[header]
 		if len(values) != 1 || values[0] == "" || !visible(values[0]) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/openapi"
+	"github.com/bailiwick-dev/bailiwick/internal/pep"
 )
 
 // Headers of our own.
@@ -31,7 +32,10 @@ type message struct {
 	body   []byte
 	whole  bool   // body is all of the body
 	peer   string // who the gateway says that the client's certificate is of
-	gate   string
+	scheme string // by which the client reached the gateway; empty: not said
+	// certificates is the client's chain in DER, as the gateway says it was shown.
+	certificates string
+	gate         string
 }
 
 // overrides are headers that make some servers take a request for another one
@@ -102,13 +106,16 @@ func (m *message) certain(arguments []string) error {
 	return nil
 }
 
-// credential is what the agent shows. Anything but one bearer token is none.
+// credential is what the agent shows, over a connection that the gateway has
+// ended: that the client holds the key of its certificate is the gateway's word,
+// which an enforcement point that relays is trusted with.
 func (m *message) credential() authz.Credential {
-	token, ok := bearer(m.header["Authorization"])
-	if !ok {
+	path, _, _ := strings.Cut(m.target, "?")
+	c := pep.WithHeaders(authz.Credential{Method: m.method, URL: m.scheme + "://" + m.host + path, Certificates: m.certificates}, m.header)
+	if c.Kind == authz.CredentialBearer && !tokenSyntax(c.Value) {
 		return authz.Credential{}
 	}
-	return authz.Credential{Kind: authz.CredentialBearer, Value: token}
+	return c
 }
 
 // correlation is the client's own id of the request, if it is fit to be kept.
@@ -129,11 +136,16 @@ func bearer(values []string) (string, bool) {
 	}
 	scheme, token, ok := strings.Cut(values[0], " ")
 	token = strings.Trim(token, " ")
-	if !ok || !strings.EqualFold(scheme, "bearer") || token == "" {
+	if !ok || !strings.EqualFold(scheme, "bearer") {
 		return "", false
 	}
+	return token, tokenSyntax(token)
+}
+
+// tokenSyntax reports whether it is a b64token (RFC 6750 §2.1).
+func tokenSyntax(token string) bool {
 	body := strings.TrimRight(token, "=")
-	return token, body != "" && !strings.ContainsFunc(body, func(r rune) bool {
+	return body != "" && !strings.ContainsFunc(body, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._~+/", r))
 	})
 }
@@ -142,7 +154,7 @@ func bearer(values []string) (string, bool) {
 // caller is. They are for a gateway to set, never for a client.
 func claims(name string) bool {
 	switch name {
-	case "authorization", "remote-user", "remote-group", "remote-groups", "remote-name", "remote-email", "x-user", "x-user-id", "x-user-email",
+	case "authorization", "dpop", "remote-user", "remote-group", "remote-groups", "remote-name", "remote-email", "x-user", "x-user-id", "x-user-email",
 		"x-remote-user", "x-remote-group", "x-remote-groups", "x-webauth-user", "x-authenticated-user", "x-authenticated-userid",
 		"x-forwarded-user", "x-forwarded-email", "x-forwarded-groups", "x-forwarded-preferred-username", "x-forwarded-access-token":
 		return true

@@ -1,12 +1,15 @@
 package extauthz
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/openapi"
+	"github.com/bailiwick-dev/bailiwick/internal/pep"
 )
 
 // Reasons of these enforcement points, beside those of package authz.
@@ -24,6 +27,8 @@ type refusal struct {
 	Code     string         `json:"code"`
 	Decision string         `json:"decision,omitempty"`
 	Remedies []authz.Remedy `json:"remedies,omitempty"`
+
+	challenge string // WWW-Authenticate
 }
 
 // statusOf is the one table from reasons to HTTP. Gateways know how to pass on
@@ -60,6 +65,19 @@ func denied(d authz.Decision) answer {
 	return a
 }
 
+// door adds how the agent could prove itself, or prove more, if that would
+// help. Gateways set headers by name, so several challenges are one list (RFC
+// 9110 §5.3).
+func (a answer) door(at pep.Door, shown authz.CredentialKind, d authz.Decision) answer {
+	if a.refusal.Code != d.Code() {
+		return a // it is refused for another reason than the decision's
+	}
+	if status, lines := at.Challenge(shown, d.Code(), d.Challenge); status != 0 {
+		a.refusal.Status, a.refusal.Title, a.refusal.challenge = status, http.StatusText(status), strings.Join(lines, ", ")
+	}
+	return a
+}
+
 // unreadable says what is wrong with a request that could not be read. A denial
 // for another reason says more: who does not prove who it is learns nothing of
 // the API.
@@ -85,9 +103,10 @@ func (f *refusal) headers() map[string]string {
 	if f.Decision != "" {
 		h[decisionHeader] = f.Decision
 	}
+	if f.Status == http.StatusUnauthorized || f.challenge != "" {
+		h["WWW-Authenticate"] = cmp.Or(f.challenge, `Bearer realm="bailiwick"`)
+	}
 	switch f.Status {
-	case http.StatusUnauthorized:
-		h["WWW-Authenticate"] = `Bearer realm="bailiwick", error="invalid_token"` // RFC 6750 §3
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		h["Retry-After"] = "1"
 	}

@@ -40,6 +40,11 @@ type Config struct {
 	Watch *revoke.Watch
 	// APIs are the APIs behind the gate. Required; names are unique.
 	APIs []API
+	// Public is where clients reach the gate, "https://gate.example". Empty: as
+	// their requests say.
+	Public string
+	// Door is what clients are told that have to prove who they are.
+	Door pep.Door
 	// Logger is told what operators should know. Required.
 	Logger *slog.Logger
 	// Limits bound what clients and upstreams can make the gate hold.
@@ -128,6 +133,8 @@ type Gate struct {
 	guard  *pep.Guard
 	log    *slog.Logger
 	limits Limits
+	public string
+	door   pep.Door
 	apis   map[string]*api
 
 	life context.Context // ends when calls in flight are cut
@@ -156,6 +163,8 @@ func New(c Config) (*Gate, error) {
 		guard:  &pep.Guard{Decider: c.Decider, Watch: c.Watch, Logger: c.Logger},
 		log:    c.Logger,
 		limits: c.Limits.withDefaults(),
+		public: c.Public,
+		door:   c.Door,
 		apis:   map[string]*api{},
 		idle:   make(chan struct{}),
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/openapi"
+	"github.com/bailiwick-dev/bailiwick/internal/pep"
 )
 
 // Reasons of the gate itself, beside those of package authz.
@@ -31,6 +32,8 @@ type refusal struct {
 	Code     string         `json:"code"`
 	Decision string         `json:"decision,omitempty"`
 	Remedies []authz.Remedy `json:"remedies,omitempty"`
+
+	challenge []string // WWW-Authenticate
 }
 
 // statuses is the one table from reasons to HTTP. A reason that is not listed
@@ -79,6 +82,16 @@ func denied(d authz.Decision) *refusal {
 	return f
 }
 
+// door adds how the agent could prove itself, or prove more, if that would help.
+func (f *refusal) door(at pep.Door, shown authz.CredentialKind, d authz.Decision) {
+	if f.Code != d.Code() {
+		return // it is refused for another reason than the decision's
+	}
+	if status, lines := at.Challenge(shown, f.Code, d.Challenge); status != 0 {
+		f.Status, f.Title, f.challenge = status, http.StatusText(status), lines
+	}
+}
+
 // unreadable says what is wrong with a request that could not be read. A denial
 // for another reason says more: who does not prove who it is learns nothing of
 // the API.
@@ -111,9 +124,10 @@ func (f *refusal) write(w http.ResponseWriter) {
 	if f.Decision != "" {
 		h.Set(decisionHeader, f.Decision)
 	}
+	if len(f.challenge) > 0 {
+		h["Www-Authenticate"] = f.challenge
+	}
 	switch f.Status {
-	case http.StatusUnauthorized:
-		h.Set("WWW-Authenticate", `Bearer realm="bailiwick", error="invalid_token"`) // RFC 6750 §3
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		h.Set("Retry-After", "1")
 	case http.StatusMethodNotAllowed:

@@ -13,6 +13,7 @@ import (
 
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/openapi"
+	"github.com/bailiwick-dev/bailiwick/internal/pep"
 )
 
 // An api is an API in service.
@@ -68,11 +69,15 @@ func (a *api) serve(w http.ResponseWriter, r *http.Request, path string) {
 		if release != nil {
 			release.Abandon(authz.OutcomeNotRun, 0, "the request is no operation of the API")
 		}
-		unreadable(unread, d).write(w)
+		f := unreadable(unread, d)
+		f.door(a.gate.door, req.Credential.Kind, d)
+		f.write(w)
 		return
 	}
 	if release == nil {
-		denied(d).write(w)
+		f := denied(d)
+		f.door(a.gate.door, req.Credential.Kind, d)
+		f.write(w)
 		return
 	}
 
@@ -142,7 +147,7 @@ func (a *api) shadows(call openapi.Call) bool {
 // about too, so that the attempt is on the record.
 func (a *api) question(r *http.Request, call openapi.Call, unread error) (authz.Request, *refusal) {
 	req := authz.Request{
-		Credential:  credential(r),
+		Credential:  pep.Shown(r, a.gate.public),
 		Action:      a.Name + "/" + call.Tool,
 		Server:      a.Name,
 		Input:       call.Input,
@@ -163,21 +168,6 @@ func (a *api) question(r *http.Request, call openapi.Call, unread error) (authz.
 		return req, refuse(authz.ReasonInternal, "The request could not be understood for a fault of the gate.")
 	}
 	return req, nil
-}
-
-// credential is what the agent shows. More than one Authorization header is
-// none: two readers might believe different ones.
-func credential(r *http.Request) authz.Credential {
-	values := r.Header.Values("Authorization")
-	if len(values) != 1 {
-		return authz.Credential{}
-	}
-	scheme, token, ok := strings.Cut(values[0], " ")
-	token = strings.TrimSpace(token)
-	if !ok || !strings.EqualFold(scheme, "bearer") || token == "" {
-		return authz.Credential{}
-	}
-	return authz.Credential{Kind: authz.CredentialBearer, Value: token}
 }
 
 // correlation is the agent's own id of the request, if it is fit to be kept.

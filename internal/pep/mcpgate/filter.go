@@ -138,7 +138,7 @@ func (g *Gate) reachable(ctx context.Context, c *client, up *upstream, l listing
 	reach := make([]bool, len(items))
 	for _, res := range order {
 		gr := groups[res]
-		can, err := g.guard.Reachable(ctx, authz.Request{Credential: c.credential, Server: up.name(), Resource: res, Session: c.run, Gate: c.gate}, gr.ops)
+		can, err := g.guard.Reachable(ctx, authz.Request{Credential: c.credential, Server: up.name(), Resource: res, Session: c.session, Run: c.named, Gate: c.gate}, gr.ops)
 		if err != nil {
 			return nil, err
 		}

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -47,6 +48,12 @@ type Config struct {
 	// Origins are the web origins that may call the gate from a browser,
 	// besides those of localhost.
 	Origins []string
+	// Public is where clients reach the gate, "https://gate.example". Empty: as
+	// their requests say.
+	Public string
+	// Door is what clients are told that have to prove who they are, by the path
+	// that they ask at. Nil: that they have to.
+	Door func(r *http.Request) pep.Door
 	// Logger is told what operators should know. Required.
 	Logger *slog.Logger
 	// Limits bound what clients and servers can make the gate hold.
@@ -100,6 +107,8 @@ type Gate struct {
 	limits    Limits
 	hosts     []string
 	origins   []string
+	public    string
+	door      func(*http.Request) pep.Door
 	upstreams []*upstream // sorted by name
 	whole     *endpoint   // all upstreams as one server
 	endpoints map[string]*endpoint
@@ -130,6 +139,9 @@ func New(c Config) (*Gate, error) {
 	case len(c.Upstreams) == 0:
 		return nil, errors.New("mcpgate: a gate needs at least one upstream")
 	}
+	if c.Door == nil {
+		c.Door = func(*http.Request) pep.Door { return pep.Door{} }
+	}
 	life, cut := context.WithCancel(context.Background())
 	taking, drain := context.WithCancel(life)
 	g := &Gate{
@@ -138,6 +150,8 @@ func New(c Config) (*Gate, error) {
 		limits:    c.Limits.withDefaults(),
 		hosts:     c.Hosts,
 		origins:   c.Origins,
+		public:    c.Public,
+		door:      c.Door,
 		endpoints: map[string]*endpoint{},
 		life:      life,
 		cut:       cut,

@@ -59,7 +59,16 @@ type table struct {
 	asked    []authz.Request
 	outcomes []authz.Outcome
 	onDecide func(authz.Request)
-	scoped   bool // an allow says what may be suspended of it; the key names the agent
+	scoped   bool              // an allow says what may be suspended of it; the key names the agent
+	better   *authz.Challenge  // what another token would have to show for what is denied
+	owners   map[string]string // session → who came with it first
+}
+
+// subject is whom a key proves: a key with "+" and more is another of the same
+// agent's.
+func subject(q authz.Request) string {
+	who, _, _ := strings.Cut(q.Credential.Value, "+")
+	return who
 }
 
 func (d *table) Decide(_ context.Context, q authz.Request) (authz.Decision, error) {
@@ -73,10 +82,16 @@ func (d *table) Decide(_ context.Context, q authz.Request) (authz.Decision, erro
 		return authz.Decision{}, d.fail
 	}
 	id := fmt.Sprintf("d%d", len(d.asked))
-	if q.Credential.Value != alice && q.Credential.Value != bob {
+	if who := subject(q); who != alice && who != bob {
 		den := authz.Deny(authz.ReasonUnauthenticated, "Show a valid key.")
 		den.ID = id
 		return den, nil
+	}
+	if q.Session != "" && d.owners[q.Session] == "" {
+		if d.owners == nil {
+			d.owners = map[string]string{}
+		}
+		d.owners[q.Session] = subject(q)
 	}
 	code, ok := d.deny[q.Action]
 	if d.noTools && !strings.HasPrefix(q.Action, "mcp:") {
@@ -84,7 +99,7 @@ func (d *table) Decide(_ context.Context, q authz.Request) (authz.Decision, erro
 	}
 	if ok {
 		den := authz.Deny(code, "Denied by the table.")
-		den.ID = id
+		den.ID, den.Challenge = id, d.better
 		return den, nil
 	}
 	allow := authz.Decision{ID: id, Allow: true}
@@ -101,6 +116,9 @@ func (d *table) Reachable(_ context.Context, q authz.Request, ops []pep.Operatio
 	defer d.mu.Unlock()
 	if d.reachErr != nil {
 		return nil, d.reachErr
+	}
+	if who := subject(q); who != alice && who != bob || d.owners[q.Session] != "" && d.owners[q.Session] != who {
+		return nil, pep.ErrRefused
 	}
 	out := make([]bool, len(ops))
 	for i, op := range ops {

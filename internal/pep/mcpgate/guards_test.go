@@ -239,7 +239,7 @@ func TestEndedStreamsAreBounded(t *testing.T) {
 	for range 2 * keptStreams {
 		r.legacyCall("/mcp/legacy", alice, id, echoLegacy)
 	}
-	s := r.gate.sessions.find(id, bearerCredential(alice))
+	s := r.gate.sessions.find(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.streams) > keptStreams {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
+	"github.com/bailiwick-dev/bailiwick/internal/pep"
 )
 
 // headerRun tells a client by what name decisions know its run: whoever relays
@@ -76,7 +77,7 @@ func (g *Gate) post(w http.ResponseWriter, r *http.Request, end *endpoint) {
 		writeAnswer(w, f.tell(id))
 		return
 	}
-	p := &posted{w: w, r: r, end: end, msg: m, accept: accept}
+	p := &posted{w: w, r: r, end: end, msg: m, accept: accept, credential: pep.Shown(r, g.public)}
 	if modernRequest(r, m) {
 		g.postModern(p)
 		return
@@ -91,6 +92,20 @@ type posted struct {
 	end    *endpoint
 	msg    *mcp.Message
 	accept acceptance
+	// credential is what the client shows with this very request.
+	credential authz.Credential
+}
+
+// asking completes the answer to a client that could come with another
+// credential: the challenge, and the status that goes with it.
+func (g *Gate) asking(p *posted, a answer) answer {
+	if a.refused == "" {
+		return a
+	}
+	if status, lines := g.door(p.r).Challenge(p.credential.Kind, a.refused, a.better); status != 0 {
+		a.status, a.challenge = status, lines
+	}
+	return a
 }
 
 // read reads the one message of a request body, or as much as its id.
@@ -200,7 +215,7 @@ func crossOrigin(w http.ResponseWriter, r *http.Request) bool {
 	}
 	h.Set("Access-Control-Allow-Methods", "POST, GET, DELETE")
 	h.Set("Access-Control-Allow-Headers", strings.Join(append([]string{
-		"Authorization", "Content-Type", "Accept", "Last-Event-ID", "Mcp-Session-Id", "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name",
+		"Authorization", "DPoP", "Content-Type", "Accept", "Last-Event-ID", "Mcp-Session-Id", "MCP-Protocol-Version", "Mcp-Method", "Mcp-Name",
 	}, askedParamHeaders(r)...), ", "))
 	w.WriteHeader(http.StatusNoContent)
 	return true
@@ -216,26 +231,6 @@ func askedParamHeaders(r *http.Request) []string {
 		}
 	}
 	return out
-}
-
-// credential is what the client shows. More than one Authorization header is
-// none: two readers might believe different ones.
-func credential(r *http.Request) authz.Credential {
-	values := r.Header.Values("Authorization")
-	if len(values) != 1 {
-		return authz.Credential{}
-	}
-	scheme, token, ok := strings.Cut(values[0], " ")
-	token = strings.TrimSpace(token)
-	if !ok || !strings.EqualFold(scheme, "bearer") || token == "" {
-		return authz.Credential{}
-	}
-	return authz.Credential{Kind: authz.CredentialBearer, Value: token}
-}
-
-// challenge asks for credentials (RFC 6750 §3).
-func challenge(w http.ResponseWriter) {
-	w.Header().Set("WWW-Authenticate", `Bearer realm="bailiwick", error="invalid_token"`)
 }
 
 // acceptance is what a client takes as an answer.

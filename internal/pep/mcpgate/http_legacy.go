@@ -6,7 +6,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/bailiwick-dev/bailiwick/authz"
 	"github.com/bailiwick-dev/bailiwick/internal/mcp"
+	"github.com/bailiwick-dev/bailiwick/internal/pep"
 )
 
 // legacyPatience is how long a legacy request waits for an answer that is told
@@ -26,7 +28,7 @@ func (g *Gate) postLegacy(p *posted) {
 		g.beginSession(p)
 		return
 	}
-	s := g.session(p.w, p.r, p.end)
+	s := g.session(p.w, p.r, p.end, p.credential, p.msg.IsRequest() && !methods[p.msg.Method()].free)
 	if s == nil {
 		return
 	}
@@ -42,14 +44,26 @@ func (g *Gate) postLegacy(p *posted) {
 	p.w.WriteHeader(http.StatusAccepted)
 }
 
-// session finds the session that a request names, or answers.
-func (g *Gate) session(w http.ResponseWriter, r *http.Request, end *endpoint) *session {
+// session finds the session that a request names, or answers. decided: whoever
+// asks is proven by a decision before anything happens.
+func (g *Gate) session(w http.ResponseWriter, r *http.Request, end *endpoint, c authz.Credential, decided bool) *session {
 	ids := r.Header.Values(mcp.HeaderSession)
 	if len(ids) != 1 {
 		httpError(w, http.StatusBadRequest, "The request needs one Mcp-Session-Id header; a session begins with initialize.")
 		return nil
 	}
-	s := g.sessions.find(ids[0], credential(r))
+	s := g.sessions.find(ids[0])
+	if s != nil {
+		mine, err := s.admits(r.Context(), c, decided)
+		if err != nil {
+			g.log.Error("credential not checked", "error", err)
+			httpError(w, http.StatusServiceUnavailable, "Who is asking could not be checked; try again later.")
+			return nil
+		}
+		if !mine {
+			s = nil
+		}
+	}
 	if s == nil || s.end != end || s.dead() {
 		if s != nil && s.end == end {
 			g.sessions.end(s)
@@ -69,14 +83,14 @@ func (g *Gate) beginSession(p *posted) {
 		httpError(p.w, http.StatusBadRequest, "A session cannot be initialized twice.")
 		return
 	}
-	s := newSession(g, p.end, credential(p.r), gateHTTP)
-	st, c, f := s.receive(p.msg)
+	s := newSession(g, p.end, p.credential, gateHTTP)
+	st, c, f := s.receive(p.msg, p.credential)
 	if f != nil {
 		s.close()
 		tellBusy(p, f)
 		return
 	}
-	a := c.serve()
+	a := g.asking(p, c.serve())
 	kept := a.msg.Error() == nil && p.r.Context().Err() == nil
 	if kept {
 		s.setVersion(mcp.GetString(a.msg.Result(), "protocolVersion"))
@@ -98,13 +112,13 @@ func (g *Gate) beginSession(p *posted) {
 // inSession answers one request of a session. The call does not end with the
 // connection, which a legacy client may lose and take up again.
 func (g *Gate) inSession(p *posted, s *session) {
-	st, c, f := s.receive(p.msg)
+	st, c, f := s.receive(p.msg, p.credential)
 	if f != nil {
 		tellBusy(p, f)
 		return
 	}
 	ok := g.goDo(func() {
-		a := c.serve()
+		a := g.asking(p, c.serve())
 		c.end(func() { s.ends(st, a) })
 	})
 	if !ok {
@@ -150,7 +164,7 @@ func (g *Gate) get(w http.ResponseWriter, r *http.Request, end *endpoint) {
 		httpError(w, http.StatusNotAcceptable, "Accept must list text/event-stream.")
 		return
 	}
-	s := g.session(w, r, end)
+	s := g.session(w, r, end, pep.Shown(r, g.public), false)
 	if s == nil {
 		return
 	}
@@ -184,7 +198,7 @@ func (g *Gate) delete(w http.ResponseWriter, r *http.Request, end *endpoint) {
 		httpError(w, http.StatusMethodNotAllowed, "This version of the protocol has no sessions.")
 		return
 	}
-	if s := g.session(w, r, end); s != nil {
+	if s := g.session(w, r, end, pep.Shown(r, g.public), false); s != nil {
 		g.sessions.end(s)
 		w.WriteHeader(http.StatusNoContent)
 	}

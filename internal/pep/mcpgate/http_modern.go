@@ -14,7 +14,7 @@ import (
 const modernPatience = 5 * time.Second
 
 // metaSession is the member of _meta in which a modern client may name its
-// agent run. Without it, all that is done with one credential is one run.
+// agent run. Without it, all that the agent does is one run.
 const metaSession = "dev.bailiwick/session"
 
 // postModern takes one message of a modern client.
@@ -32,7 +32,7 @@ func (g *Gate) postModern(p *posted) {
 		writeAnswer(p.w, f.answer(p.msg, mcp.Modern, false))
 		return
 	}
-	c := g.modernClient(credential(p.r), gateHTTP, p.msg)
+	c := g.modernClient(p.credential, gateHTTP, p.msg)
 	release, f := g.pool.admit(c)
 	if f != nil {
 		writeAnswer(p.w, f.answer(p.msg, mcp.Modern, false))
@@ -46,10 +46,10 @@ func (g *Gate) postModern(p *posted) {
 	ok := g.goDo(func() {
 		defer close(finished)
 		defer release()
-		a := g.answer(ctx, &request{
+		a := g.asking(p, g.answer(ctx, &request{
 			client: c, end: p.end, msg: p.msg, header: p.r.Header,
 			tell: func(m *mcp.Message) { st.put(m) },
-		})
+		}))
 		cancel(nil)
 		st.end(a)
 	})
@@ -96,7 +96,7 @@ func checkModern(h http.Header, m *mcp.Message) *refusal {
 // modernClient is who sends a modern request.
 func (g *Gate) modernClient(c authz.Credential, gate string, m *mcp.Message) *client {
 	name := mcp.GetString(m.Params(), "_meta", metaSession)
-	cl := &client{credential: c, gate: gate, era: mcp.Modern}
+	cl := &client{credential: c, gate: gate, era: mcp.Modern, named: name}
 	cl.run = "m-" + fingerprint("run", owner(c), name)
 	cl.links = &modernLinks{gate: g, client: cl}
 	return cl

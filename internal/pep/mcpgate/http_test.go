@@ -141,7 +141,10 @@ func TestRunsAreToldApart(t *testing.T) {
 	}
 	var runs []string
 	for _, q := range r.decider.of("modern/echo") {
-		runs = append(runs, q.Session)
+		if q.Session != "" {
+			t.Errorf("a modern client's session is %q", q.Session)
+		}
+		runs = append(runs, subject(q)+"/"+q.Run) // the PDP keeps agents apart
 	}
 	if runs[0] != runs[1] {
 		t.Error("one agent has two runs")

@@ -104,7 +104,7 @@ func TestEveryPairingOfErasWorks(t *testing.T) {
 			if res, err := cs.Complete(ctx, &sdk.CompleteParams{Ref: &sdk.CompleteReference{Type: "ref/prompt", Name: "greet"}, Argument: sdk.CompleteParamsArgument{Name: "a", Value: "x"}}); err != nil || len(res.Completion.Values) != 1 {
 				t.Errorf("complete: %v %v", res, err)
 			}
-			if q := r.decider.of("real/echo"); len(q) != 1 || string(q[0].Input) != `{"text":"hi"}` || q[0].Definition == "" || q[0].Definition == unlisted || q[0].Server != "real" || q[0].Session == "" || q[0].Gate != gateHTTP {
+			if q := r.decider.of("real/echo"); len(q) != 1 || string(q[0].Input) != `{"text":"hi"}` || q[0].Definition == "" || q[0].Definition == unlisted || q[0].Server != "real" || (q[0].Session == "") != (tt.client == now) || q[0].Gate != gateHTTP {
 				t.Errorf("decision about echo: %+v", q)
 			}
 			if o := r.decider.outcomeOf(t, "real/echo"); len(o) != 1 || o[0].Status != authz.OutcomeSuccess {

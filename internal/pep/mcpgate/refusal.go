@@ -38,6 +38,7 @@ type refusal struct {
 	message  string // one sentence
 	decision string // id of the decision, if there was one
 	data     map[string]any
+	better   *authz.Challenge // what another token would have to show
 }
 
 func (r *refusal) Error() string { return r.reason + ": " + r.message }
@@ -46,7 +47,7 @@ func refuse(reason, message string) *refusal { return &refusal{reason: reason, m
 
 // denied turns a decision that denies into what the client is told of it.
 func denied(d authz.Decision) *refusal {
-	r := &refusal{reason: d.Code(), message: d.Message(), decision: d.ID}
+	r := &refusal{reason: d.Code(), message: d.Message(), decision: d.ID, better: d.Challenge}
 	if len(d.Remedies) > 0 { // what would change it
 		r.data = map[string]any{"remedies": d.Remedies}
 	}
@@ -109,8 +110,12 @@ type answer struct {
 	msg *mcp.Message
 	// status is the HTTP status when msg is told as one JSON object.
 	status int
-	// challenge asks for credentials (RFC 6750 §3).
-	challenge bool
+	// refused is why, and better what another credential would have to show, for
+	// asking for one.
+	refused string
+	better  *authz.Challenge
+	// challenge are the values of WWW-Authenticate.
+	challenge []string
 	// events says that the server itself has answered with a stream.
 	events bool
 }
@@ -136,8 +141,9 @@ func (r *refusal) answer(req *mcp.Message, era mcp.Era, structured bool) answer 
 		m = mappings[authz.ReasonMethodUnknown]
 	}
 	a := answer{status: http.StatusOK}
+	a.refused, a.better = r.reason, r.better
 	if m.status == http.StatusUnauthorized {
-		a.status, a.challenge = m.status, true
+		a.status = m.status
 	} else if era == mcp.Modern {
 		a.status = m.status
 	}

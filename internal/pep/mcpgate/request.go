@@ -16,11 +16,15 @@ import (
 // A client is who asks, and the agent run that it asks in.
 type client struct {
 	credential authz.Credential
-	// run names the agent run in decisions: labels that a session has learnt
+	// session names the agent run in decisions: labels that a session has learnt
 	// stick to it. A legacy session is a run. A modern client has no session; its
-	// run is what it calls it in _meta, or else everything done with the same
-	// credential, which forgets no label too early. Either name is bound to the
-	// credential, so that naming somebody else's run gets nobody into it.
+	// run is what it calls it in _meta, or else everything that the agent does,
+	// which forgets no label too early. The PDP keeps the runs of agents apart,
+	// so that neither a new token gets an agent out of its run, nor naming
+	// somebody else's gets it into that.
+	session, named string
+	// run is the run as the gate itself tells runs apart: what it holds for one
+	// credential is nobody else's.
 	run   string
 	gate  string
 	era   mcp.Era
@@ -337,7 +341,8 @@ func question(c *client, t target) authz.Request {
 		Action:      "mcp:" + as,
 		Server:      t.up.name(),
 		Resource:    authz.Entity{Type: "Server", ID: t.up.name()},
-		Session:     c.run,
+		Session:     c.session,
+		Run:         c.named,
 		Gate:        c.gate,
 		Correlation: correlation(t.msg.ID()),
 	}

@@ -3,6 +3,7 @@ package mcpgate
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -32,11 +33,10 @@ func newSessions(g *Gate) *sessions { return &sessions{gate: g, byID: map[string
 // A session is what a legacy client has begun with initialize: over HTTP, or
 // over stdio for as long as the process lives.
 type session struct {
-	gate  *Gate
-	end   *endpoint
-	owner string // fingerprint of the credential that began it
-	id    string // the secret that the client shows over HTTP
-	as    *client
+	gate *Gate
+	end  *endpoint
+	id   string // the secret that the client shows over HTTP
+	as   *client
 
 	life context.Context
 	stop context.CancelCauseFunc
@@ -47,6 +47,7 @@ type session struct {
 	write func(*mcp.Message) // stdio: everything goes one way
 
 	mu       sync.Mutex
+	owners   []string // fingerprints of the credentials that are its owner's, the latest last
 	links    map[string]*sessionLink
 	calls    map[string]*inFlight // by the client's id, raw
 	streams  map[string]*stream
@@ -68,6 +69,7 @@ type inFlight struct {
 	cancel  context.CancelCauseFunc
 	token   string // progress token, raw
 	tell    func(*mcp.Message)
+	as      *client
 	forget  []func() // questions that go with it; guarded by the session's lock
 }
 
@@ -76,22 +78,54 @@ func newSession(g *Gate, end *endpoint, credential authz.Credential, gate string
 	life, stop := context.WithCancelCause(g.life)
 	id := rand.Text() + rand.Text()
 	s := &session{
-		gate: g, end: end, owner: owner(credential), id: id,
+		gate: g, end: end, owners: []string{owner(credential)}, id: id,
 		life: life, stop: stop,
 		aside: newStream("0"),
 		links: map[string]*sessionLink{}, calls: map[string]*inFlight{}, streams: map[string]*stream{},
 		used: time.Now(),
 	}
 	// The record names the run without giving its reader the session.
-	s.as = &client{credential: credential, run: "s-" + fingerprint("session", id), gate: gate, era: mcp.Legacy, links: s}
+	run := "s-" + fingerprint("session", id)
+	s.as = &client{credential: credential, session: run, run: run, gate: gate, era: mcp.Legacy, links: s}
 	for _, up := range end.upstreams {
 		s.links[up.name()] = &sessionLink{session: s, up: up}
 	}
 	return s
 }
 
-// owner is the fingerprint of a credential.
-func owner(c authz.Credential) string { return fingerprint(string(c.Kind), c.Value) }
+// owner is the fingerprint of a credential, without what is new in each
+// request.
+func owner(c authz.Credential) string { return fingerprint(string(c.Kind), c.Value, c.Certificates) }
+
+// maxOwners bounds the credentials of its owner that a session remembers.
+const maxOwners = 8
+
+// admits reports whether the session may be used with a credential: one that it
+// was used with before, or another of the same subject, as the PDP knows. A
+// client whose token has expired, or was not strong enough, comes with another
+// one and keeps its session. A token that is bound to a key is proven with each
+// request, unless a decision is going to do that.
+func (s *session) admits(ctx context.Context, c authz.Credential, decided bool) (bool, error) {
+	s.mu.Lock()
+	seen := slices.Contains(s.owners, owner(c))
+	s.mu.Unlock()
+	if seen && (decided || c.Kind != authz.CredentialDPoP) {
+		return true, nil
+	}
+	_, err := s.gate.guard.Reachable(ctx, authz.Request{Credential: c, Session: s.as.session, Gate: s.as.gate}, nil)
+	if errors.Is(err, pep.ErrRefused) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Contains(s.owners, owner(c)) {
+		s.owners = append(s.owners[max(0, len(s.owners)-maxOwners+1):], owner(c))
+	}
+	return true, nil
+}
 
 // dependOn makes the session end when what the decision that opened it concerns
 // is suspended. Of a merged session only the conversation with the server ends
@@ -136,16 +170,12 @@ func (ss *sessions) keep(s *session) bool {
 	return true
 }
 
-// find returns the session with this id that this credential began. That a
-// session exists is nobody else's business, so the wrong credential finds none.
-func (ss *sessions) find(id string, c authz.Credential) *session {
+// find returns the session with this id, whosever it is ([session.admits]). That
+// it exists is nobody else's business.
+func (ss *sessions) find(id string) *session {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	s := ss.byID[id]
-	if s == nil || s.owner != owner(c) {
-		return nil
-	}
-	return s
+	return ss.byID[id]
 }
 
 // end forgets a session and ends it, which may take a server's time.
@@ -254,7 +284,7 @@ func (s *session) link(_ context.Context, up *upstream, _ *request) (link, error
 
 // begin registers a request, so that it can be cancelled and found by its
 // progress token. It fails if the session has too many, or one with this id.
-func (s *session) begin(m *mcp.Message, tell func(*mcp.Message)) (*inFlight, *refusal) {
+func (s *session) begin(m *mcp.Message, shown authz.Credential, tell func(*mcp.Message)) (*inFlight, *refusal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id := string(m.ID())
@@ -266,7 +296,9 @@ func (s *session) begin(m *mcp.Message, tell func(*mcp.Message)) (*inFlight, *re
 	case len(s.calls) >= s.gate.limits.ClientCalls || !s.gate.admit():
 		return nil, refuse(reasonBusy, "Too many requests are in flight; try again later.")
 	}
-	c := &inFlight{session: s, msg: m, tell: tell}
+	as := *s.as
+	as.credential = shown
+	c := &inFlight{session: s, msg: m, as: &as, tell: tell}
 	c.ctx, c.cancel = s.gate.within(s.life)
 	if t, ok := mcp.Get(m.Params(), "_meta", "progressToken"); ok {
 		c.token = string(t)
@@ -456,9 +488,9 @@ func (s *session) newStream() *stream {
 
 // receive begins a request whose answer goes to a stream of its own. What is
 // said about it when that has ended is said aside.
-func (s *session) receive(m *mcp.Message) (*stream, *inFlight, *refusal) {
+func (s *session) receive(m *mcp.Message, shown authz.Credential) (*stream, *inFlight, *refusal) {
 	st := s.newStream()
-	c, f := s.begin(m, func(m *mcp.Message) {
+	c, f := s.begin(m, shown, func(m *mcp.Message) {
 		if !st.put(m) {
 			s.aside.put(m)
 		}
@@ -525,7 +557,7 @@ func (s *session) getVersion() string {
 func (c *inFlight) serve() answer {
 	s := c.session
 	return s.gate.answer(c.ctx, &request{
-		client: s.as, end: s.end, msg: c.msg, tell: c.tell, relay: c.relay,
+		client: c.as, end: s.end, msg: c.msg, tell: c.tell, relay: c.relay,
 		ask: func(q *mcp.Message, reply func(*mcp.Message)) (func() bool, error) {
 			out, forget, err := s.asks.add(nil, q, reply)
 			if err != nil {

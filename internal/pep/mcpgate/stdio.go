@@ -109,7 +109,7 @@ func (c *stdioClient) take(m *mcp.Message) {
 	if isModern {
 		era = mcp.Modern
 	}
-	call, f := s.begin(m, c.write)
+	call, f := s.begin(m, s.as.credential, c.write)
 	if f != nil {
 		c.write(f.answer(m, era, false).msg)
 		return
@@ -136,6 +136,7 @@ func (c *stdioClient) modern(ctx context.Context, m *mcp.Message) answer {
 	cl := c.gate.modernClient(c.session.as.credential, gateStdio, m)
 	// One process is one run, unless the client says otherwise.
 	cl.run = "m-" + fingerprint(c.session.as.run, cl.run)
+	cl.session, cl.named = cl.run, ""
 	return c.gate.answer(ctx, &request{client: cl, end: c.session.end, msg: m, tell: c.write})
 }
 

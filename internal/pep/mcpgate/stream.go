@@ -312,8 +312,8 @@ func (s *stream) tellEvents(ctx context.Context, w http.ResponseWriter, t tellin
 }
 
 func writeAnswer(w http.ResponseWriter, a answer) {
-	if a.challenge {
-		challenge(w)
+	if len(a.challenge) > 0 {
+		w.Header()["Www-Authenticate"] = a.challenge
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")

@@ -116,6 +116,9 @@ func (d *Decider) reachable(ctx context.Context, req *authz.Request, ops []pep.O
 		return nil, fmt.Errorf("write question: %w", err)
 	}
 	answer, err := d.post(ctx, wire.PathReachable, question, http.StatusOK)
+	if errors.Is(err, statusError(http.StatusForbidden)) {
+		err = fmt.Errorf("%w: %w", pep.ErrRefused, err)
+	}
 	if err != nil {
 		return nil, err
 	}
