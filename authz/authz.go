@@ -35,6 +35,9 @@ type Credential struct {
 	// first. It comes from the TLS connection that the gate itself ended: that
 	// the client holds the leaf's key is proven, and nothing else. Empty: none.
 	Certificates string
+	// OnBehalf is the token of whoever has handed the task to the agent, which the
+	// agent asks to exchange (RFC 8693). Empty but at the exchange itself.
+	OnBehalf string
 	// Exchange names the one request in which all this was shown, so that a
 	// proof may be asked about several times within it and never in another.
 	// Unguessable; empty for what is asked about once.

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/goccy/go-yaml"
 
@@ -91,6 +92,8 @@ type Config struct {
 	// MaxChain is how many agents may take part in one task, the acting one
 	// included, when they hand it on (RFC 8693 act). Default 4.
 	MaxChain int `yaml:"max_chain"`
+	// TokenExchange issues tokens for the next hop of a task (RFC 8693).
+	TokenExchange TokenExchange `yaml:"token_exchange"`
 	// Telemetry is how operators see how the plane is doing.
 	Telemetry Telemetry `yaml:"telemetry"`
 	// Entities say where what is known of agents, groups, users and resources
@@ -124,6 +127,31 @@ type TLS struct {
 	// to one (RFC 8705), X.509-SVIDs, and certificates of the agents file. None is
 	// demanded; what proves whom is found out with each request.
 	ClientCertificates bool `yaml:"client_certificates"`
+}
+
+// A TokenExchange is where agents get tokens for other services, at
+// /oauth/token below public_url. That an agent may have one is a decision:
+// Action::"token:exchange".
+type TokenExchange struct {
+	// Audiences are the services that tokens may be for, by the name that policies
+	// know them by: Server::"<name>". Empty: no token is issued.
+	Audiences map[string]Audience `yaml:"audiences"`
+	// Lifetime is how long a token holds at most, 10 s to 1 h. Default 5m.
+	Lifetime time.Duration `yaml:"lifetime"`
+	// KeyFile is the key that signs them, P-256 in PEM. Default "token.key" in the
+	// data directory; it is made if it is not there.
+	KeyFile string `yaml:"key_file"`
+}
+
+// An Audience is a service that tokens may be for.
+type Audience struct {
+	// URI is how the service names itself: the aud of its tokens. Required.
+	URI string `yaml:"uri"`
+	// Scopes are the scopes that a token for it may have.
+	Scopes []string `yaml:"scopes"`
+	// Bearer lets tokens be issued that are bound to nobody, for a service that
+	// can neither check DPoP nor certificates.
+	Bearer bool `yaml:"bearer"`
 }
 
 // A SPIFFE is a trust domain. Exactly one of WorkloadAPI and Bundle is set.
@@ -294,6 +322,10 @@ func (c *Config) fillDefaults() {
 			*file = c.path(*file)
 		}
 	}
+	if c.TokenExchange.KeyFile == "" {
+		c.TokenExchange.KeyFile = filepath.Join(c.Data, "token.key")
+	}
+	c.TokenExchange.KeyFile = c.path(c.TokenExchange.KeyFile)
 	for i := range c.Entities.Files {
 		c.Entities.Files[i] = c.path(c.Entities.Files[i])
 	}
@@ -387,6 +419,9 @@ func (c *Config) check() error {
 	}
 	if err := c.SPIFFE.check(); err != nil {
 		errs = append(errs, fmt.Errorf("spiffe: %w", err))
+	}
+	if err := c.checkExchange(); err != nil {
+		errs = append(errs, fmt.Errorf("token_exchange: %w", err))
 	}
 	if c.MaxChain < 0 || c.MaxChain > 16 {
 		errs = append(errs, fmt.Errorf("max_chain: %d is not a number of agents from 1 to 16", c.MaxChain))

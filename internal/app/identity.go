@@ -16,7 +16,9 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/workloadapi"
 
+	"github.com/bailiwick-dev/bailiwick/internal/catalog"
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
+	"github.com/bailiwick-dev/bailiwick/internal/sts"
 )
 
 // verifier is who finds out who asks.
@@ -35,7 +37,97 @@ func (n *Node) verifier(agents *identity.Registry, tasks context.Context) (*iden
 		}
 		ic.SPIFFE = s
 	}
+	if len(c.TokenExchange.Audiences) > 0 {
+		own, err := n.ownIssuer()
+		if err != nil {
+			return nil, fmt.Errorf("token_exchange: %w", err)
+		}
+		ic.Issuers = append(ic.Issuers, own)
+	}
 	return identity.New(ic)
+}
+
+// ownIssuer makes the node accept the tokens that it issues for itself.
+func (n *Node) ownIssuer() (identity.Issuer, error) {
+	c := n.config
+	if err := os.MkdirAll(c.Data, 0o700); err != nil {
+		return identity.Issuer{}, fmt.Errorf("make the data directory: %w", err)
+	}
+	var err error
+	if n.tokenKey, err = sts.LoadKey(c.TokenExchange.KeyFile); err != nil {
+		return identity.Issuer{}, err
+	}
+	keys, err := sts.PublicKeys(n.tokenKey)
+	if err != nil {
+		return identity.Issuer{}, err
+	}
+	// What an acr stands for was said of the issuer that it comes from. Where two
+	// issuers mean different levels by one, it is the lower.
+	levels := map[string]int64{}
+	for _, i := range c.Issuers {
+		for acr, level := range i.Levels {
+			if l, ok := levels[acr]; !ok || level < l {
+				levels[acr] = level
+			}
+		}
+	}
+	for acr := range levels {
+		for _, i := range c.Issuers {
+			if _, ok := i.Levels[acr]; !ok {
+				delete(levels, acr) // from that issuer it means nothing
+			}
+		}
+	}
+	return identity.Issuer{
+		Issuer: c.public(), Audience: c.public(), AgentClaim: "client_id", AccessTokens: true, Keys: keys, Levels: levels,
+	}, nil
+}
+
+// openExchange prepares the token exchange, if there is to be one.
+func (n *Node) openExchange(verifier *identity.Verifier) error {
+	if n.tokenKey == nil {
+		return nil
+	}
+	audiences := map[string]sts.Audience{}
+	for name, a := range n.config.TokenExchange.Audiences {
+		audiences[name] = sts.Audience(a)
+	}
+	var err error
+	n.exchange, err = sts.New(sts.Config{
+		Issuer: n.config.public(), Key: n.tokenKey, Audiences: audiences, Lifetime: n.config.TokenExchange.Lifetime,
+		Identity: verifier, Decider: n.decider, Action: catalog.TokenExchange, Logger: n.logger,
+	})
+	return err
+}
+
+func (c *Config) checkExchange() error {
+	t := c.TokenExchange
+	switch {
+	case len(t.Audiences) == 0:
+		return nil
+	case c.PublicURL == "":
+		return errors.New("public_url is needed: it is the issuer that the tokens name")
+	case c.PDP.URL != "":
+		return errors.New("tokens are issued by the PDP, and this process is a gate only")
+	case t.Lifetime != 0 && (t.Lifetime < 10*time.Second || t.Lifetime > time.Hour):
+		return fmt.Errorf("lifetime: %s is not from 10s to 1h", t.Lifetime)
+	}
+	uris := map[string]string{}
+	for name, a := range t.Audiences {
+		if !serverName.MatchString(name) {
+			return fmt.Errorf("audiences: %q is not a name: letters, digits, '-' and '_', at most 64", name)
+		}
+		if other, taken := uris[a.URI]; taken || a.URI == "" {
+			return fmt.Errorf("audiences: %s needs a uri of its own (%s)", name, other)
+		}
+		uris[a.URI] = name
+	}
+	for _, i := range c.Issuers {
+		if i.Issuer == c.public() {
+			return fmt.Errorf("issuers: %s is this node itself, whose tokens are accepted anyway", i.Issuer)
+		}
+	}
+	return nil
 }
 
 func (i Issuer) issuer() identity.Issuer {

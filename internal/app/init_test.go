@@ -282,7 +282,7 @@ func TestConfigurationDocumentsEveryKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, typ := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[Issuer](), reflect.TypeFor[SPIFFE](), reflect.TypeFor[Upstream](), reflect.TypeFor[TLS](), reflect.TypeFor[API](), reflect.TypeFor[ExtAuthz](), reflect.TypeFor[RemotePDP](), reflect.TypeFor[Telemetry](), reflect.TypeFor[budget.Budget](), reflect.TypeFor[breaker.Settings](), reflect.TypeFor[entity.Sources](), reflect.TypeFor[entity.SQL](), reflect.TypeFor[entity.SQLType]()} {
+	for _, typ := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[Issuer](), reflect.TypeFor[SPIFFE](), reflect.TypeFor[TokenExchange](), reflect.TypeFor[Audience](), reflect.TypeFor[Upstream](), reflect.TypeFor[TLS](), reflect.TypeFor[API](), reflect.TypeFor[ExtAuthz](), reflect.TypeFor[RemotePDP](), reflect.TypeFor[Telemetry](), reflect.TypeFor[budget.Budget](), reflect.TypeFor[breaker.Settings](), reflect.TypeFor[entity.Sources](), reflect.TypeFor[entity.SQL](), reflect.TypeFor[entity.SQLType]()} {
 		for f := range typ.Fields() {
 			key := f.Tag.Get("yaml")
 			if key != "" && !strings.Contains(string(text), key+":") {

@@ -15,6 +15,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/api"
 	"github.com/bailiwick-dev/bailiwick/internal/pep/extauthz"
 	"github.com/bailiwick-dev/bailiwick/internal/pep/httpgate"
+	"github.com/bailiwick-dev/bailiwick/internal/sts"
 )
 
 // Listen begins to serve the gateway and the decision API over HTTP.
@@ -89,7 +90,12 @@ func (n *Node) handler() (http.Handler, error) {
 		mux.Handle("/mcp", n.Gate)
 		mux.Handle("/mcp/", n.Gate)
 	}
-	if len(n.config.Issuers) > 0 {
+	if n.exchange != nil {
+		for _, path := range []string{sts.TokenPath, sts.KeysPath, sts.MetadataPath} {
+			mux.Handle(path, n.exchange)
+		}
+	}
+	if n.config.takesTokens() {
 		mux.HandleFunc("GET "+resourcePath, n.protectedResource)
 		mux.HandleFunc("GET "+resourcePath+"/", n.protectedResource)
 	}

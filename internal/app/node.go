@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/risk"
 	"github.com/bailiwick-dev/bailiwick/internal/session"
 	"github.com/bailiwick-dev/bailiwick/internal/store"
+	"github.com/bailiwick-dev/bailiwick/internal/sts"
 	"github.com/bailiwick-dev/bailiwick/internal/telemetry"
 )
 
@@ -76,6 +78,8 @@ type Node struct {
 
 	live      *live
 	apis      *httpgate.Gate       // nil: no API is behind the gateway
+	exchange  *sts.Issuer          // nil: no token is issued
+	tokenKey  *ecdsa.PrivateKey    // nil with it
 	gateways  *extauthz.Gate       // nil: there is no API to ask about
 	envoy     *grpc.Server         // nil: not listening
 	telemetry *telemetry.Telemetry // nil in a gate only
@@ -190,6 +194,9 @@ func (n *Node) openPDP(ctx, tasks context.Context) error {
 		return err
 	}
 	n.decider = n.PDP
+	if err := n.openExchange(verifier); err != nil {
+		return err
+	}
 	if err := n.publish(); err != nil {
 		return err
 	}

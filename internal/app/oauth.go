@@ -31,10 +31,13 @@ func (c *Config) reached(r *http.Request) string {
 	}
 }
 
+// takesTokens reports whether OAuth clients have anything to come with.
+func (c *Config) takesTokens() bool { return len(c.Issuers)+len(c.TokenExchange.Audiences) > 0 }
+
 // door is what clients of the MCP gateway are told that have to prove who they
 // are.
 func (c *Config) door(r *http.Request) pep.Door {
-	if len(c.Issuers) == 0 {
+	if !c.takesTokens() {
 		return pep.Door{}
 	}
 	return pep.Door{Metadata: c.reached(r) + resourcePath + r.URL.EscapedPath(), DPoP: identity.ProofAlgorithms()}
@@ -43,7 +46,7 @@ func (c *Config) door(r *http.Request) pep.Door {
 // plainDoor is what clients of HTTP APIs are told. Only where the configuration
 // says where they reach the node is there something to refer them to.
 func (c *Config) plainDoor() pep.Door {
-	if len(c.Issuers) == 0 {
+	if !c.takesTokens() {
 		return pep.Door{}
 	}
 	d := pep.Door{DPoP: identity.ProofAlgorithms()}
@@ -84,6 +87,9 @@ func (n *Node) protectedResource(w http.ResponseWriter, r *http.Request) {
 	for _, i := range c.Issuers {
 		out.Servers = append(out.Servers, i.Issuer)
 		out.DPoPRequired = out.DPoPRequired && i.SenderConstrained
+	}
+	if len(c.TokenExchange.Audiences) > 0 {
+		out.Servers, out.DPoPRequired = append(out.Servers, c.public()), false
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/json")

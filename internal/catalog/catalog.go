@@ -265,8 +265,12 @@ func namesResource(s *shape) bool {
 }
 
 func (b *builder) method(m method) {
+	action, path := "mcp:"+m.name, []string{"mcp", m.name, "Input"}
+	if m.ours {
+		action, path = m.name, []string{m.name, "Input"}
+	}
 	o := &Operation{
-		Action: "mcp:" + m.name, Method: m.name, Effects: []string{m.effect}, Classified: true,
+		Action: action, Method: m.name, Effects: []string{m.effect}, Classified: true,
 		Description: m.doc, method: &m, serverLabels: map[string][]string{}, serverMarks: map[string]provenance.Marks{},
 	}
 	if m.outputs {
@@ -284,7 +288,7 @@ func (b *builder) method(m method) {
 	for _, p := range m.picks {
 		rec[types.String(p.attr)] = ast.Attribute{Type: ast.Type("String"), Optional: !p.required}
 	}
-	s := &slot{path: []string{"mcp", m.name, "Input"}}
+	s := &slot{path: path}
 	b.declareType(s, rec)
 	b.action(o, ast.TypeRef(s.ident), m.resources)
 	b.add(o)

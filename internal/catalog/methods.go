@@ -6,6 +6,9 @@ package catalog
 // binding does not have, are mapped in the same spirit.
 type method struct {
 	name, effect string
+	// ours says that it is the plane's own, and no method of the protocol: its
+	// action is its name.
+	ours bool
 	// resources are the types of resource that it applies to.
 	resources []string
 	// picks are the params that policy sees.
@@ -21,6 +24,9 @@ type pick struct {
 	path     []string
 	required bool
 }
+
+// TokenExchange is the action of asking for a token.
+const TokenExchange = "token:exchange"
 
 func protocolMethods() []method {
 	var (
@@ -58,6 +64,13 @@ func protocolMethods() []method {
 				{"argument", []string{"argument", "name"}, false},
 			},
 			doc: "Complete an argument of a prompt or a resource template.",
+		},
+		{
+			// A token is what others act upon elsewhere, so it leaves the organisation
+			// as far as anybody here can tell.
+			name: TokenExchange, ours: true, effect: EffectExternal, resources: server,
+			picks: []pick{{"scope", []string{"scope"}, true}, {"mayAct", []string{"may_act"}, false}},
+			doc:   "Get a token for another service (RFC 8693). The resource is the service.",
 		},
 		{name: "tasks/get", effect: EffectRead, resources: server, picks: task, doc: "Ask how a task stands."},
 		{name: "tasks/result", effect: EffectRead, resources: server, picks: task, doc: "Get the result of a task."},

@@ -50,9 +50,7 @@ func (v *Verifier) possesses(cred authz.Credential, thumbprint string) error {
 	if err := p.fits(cred, thumbprint, now); err != nil {
 		return fmt.Errorf("the DPoP proof: %w: %w", ErrUnauthenticated, err)
 	}
-	sum := sha256.New()
-	fmt.Fprintf(sum, "%s %s", p.thumbprint, p.JTI)
-	return v.proofs.take([sha256.Size]byte(sum.Sum(nil)), cred.Exchange, now, now.Add(proofAge+proofAhead))
+	return v.once(p, cred.Exchange, now)
 }
 
 // A dpopProof is a proof whose signature is right.
@@ -112,14 +110,22 @@ func (p *dpopProof) fits(cred authz.Credential, thumbprint string, now time.Time
 	switch {
 	case !same(p.thumbprint, thumbprint):
 		return fmt.Errorf("it proves another key than the token is bound to")
+	case !same(p.TokenHash, base64.RawURLEncoding.EncodeToString(hash[:])):
+		return fmt.Errorf("it is for another token")
+	default:
+		return p.fitsRequest(cred, now)
+	}
+}
+
+// fitsRequest checks that the proof was made now for this request.
+func (p *dpopProof) fitsRequest(cred authz.Credential, now time.Time) error {
+	switch {
 	case p.JTI == "" || len(p.JTI) > maxJTI:
 		return fmt.Errorf("it needs a jti of at most %d bytes", maxJTI)
 	case cred.Method == "" || p.Method != cred.Method:
 		return fmt.Errorf("it is for another method")
 	case !sameURI(p.URI, cred.URL):
 		return fmt.Errorf("it is for another URI")
-	case !same(p.TokenHash, base64.RawURLEncoding.EncodeToString(hash[:])):
-		return fmt.Errorf("it is for another token")
 	case p.Issued <= 0 || p.Issued >= 1<<40:
 		return fmt.Errorf("it does not say when it was made")
 	}

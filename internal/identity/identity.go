@@ -222,6 +222,9 @@ func (v *Verifier) Asserted(agent string) (Subject, error) {
 func (v *Verifier) Verify(ctx context.Context, cred authz.Credential) (Subject, error) {
 	agents := v.agents.Load()
 	s, err := v.prove(ctx, agents, cred)
+	if err == nil && cred.OnBehalf != "" {
+		s, err = v.exchanged(ctx, s, cred)
+	}
 	if err != nil {
 		return Subject{}, err
 	}

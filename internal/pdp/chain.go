@@ -165,5 +165,8 @@ func ofToken(who identity.Subject, r authz.Remedy) (*authz.Challenge, bool) {
 			return nil, false
 		}
 	}
+	if len(c.Scopes) > 0 { // what the token has it keeps, or the client would lose it for this
+		c.Scopes = slices.Compact(slices.Sorted(slices.Values(slices.Concat(who.Scopes, c.Scopes))))
+	}
 	return c, len(r) > 0
 }

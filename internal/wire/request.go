@@ -64,6 +64,10 @@ func (w *writer) credential(c authz.Credential) {
 		w.fail(errLocal)
 		return
 	}
+	if c.OnBehalf != "" {
+		w.fail(errors.New("tokens are exchanged by the PDP itself"))
+		return
+	}
 	w.open("credential")
 	w.mustText("kind", string(c.Kind))
 	w.text("value", c.Value)
