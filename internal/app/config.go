@@ -322,10 +322,12 @@ func (c *Config) fillDefaults() {
 			*file = c.path(*file)
 		}
 	}
-	if c.TokenExchange.KeyFile == "" {
-		c.TokenExchange.KeyFile = filepath.Join(c.Data, "token.key")
+	if t := &c.TokenExchange; len(t.Audiences) > 0 {
+		if t.KeyFile == "" {
+			t.KeyFile = filepath.Join(c.Data, "token.key")
+		}
+		t.KeyFile = c.path(t.KeyFile)
 	}
-	c.TokenExchange.KeyFile = c.path(c.TokenExchange.KeyFile)
 	for i := range c.Entities.Files {
 		c.Entities.Files[i] = c.path(c.Entities.Files[i])
 	}

@@ -200,7 +200,7 @@ func fill(v reflect.Value) {
 	case v.Type() == reflect.TypeFor[time.Time]():
 		v.Set(reflect.ValueOf(time.Unix(1_800_000_000, 5).UTC()))
 	case v.Type() == reflect.TypeFor[authz.CredentialKind]():
-		v.SetString(string(authz.CredentialBearer))
+		v.SetString(string(authz.CredentialDPoP))
 	case v.Type() == reflect.TypeFor[authz.OutcomeStatus]():
 		v.SetString(string(authz.OutcomeNotRun))
 	case v.Kind() == reflect.Struct:
@@ -230,7 +230,7 @@ func TestNothingIsLeftOut(t *testing.T) {
 	var r ijson.Reader
 	var req authz.Request
 	fill(reflect.ValueOf(&req).Elem())
-	req.ID, req.PEP = "", authz.Credential{} // the PDP says these
+	req.ID, req.PEP, req.Credential.OnBehalf = "", authz.Credential{}, "" // the PDP says these
 	b, err := wire.AppendRequest(nil, &req)
 	if err != nil {
 		t.Fatal(err)
@@ -341,6 +341,7 @@ func TestRequestThatIsNoneIsAnError(t *testing.T) {
 func TestWhatCannotBeSaidIsAnError(t *testing.T) {
 	t.Parallel()
 	for name, req := range map[string]authz.Request{
+		"a token to be exchanged":  {Credential: authz.Credential{Kind: authz.CredentialBearer, Value: "x", OnBehalf: "y"}},
 		"a local credential":       {Credential: authz.Credential{Kind: authz.CredentialLocal, Value: "root"}},
 		"input that breaks out":    {Input: json.RawMessage(`{},"server":"other"`)},
 		"input that goes on":       {Input: json.RawMessage(`{}{}`)},
