@@ -12,6 +12,7 @@ import (
 
 	"github.com/bailiwick-dev/bailiwick/internal/audit"
 	own "github.com/bailiwick-dev/bailiwick/internal/identity"
+	"github.com/bailiwick-dev/bailiwick/test/internal/rig"
 )
 
 // A token that is bound to a key or a certificate opens nothing without it, and
@@ -119,6 +120,49 @@ func TestStepUpKeepsTheSession(t *testing.T) {
 	}
 	if len(sessions) != 1 {
 		t.Errorf("sessions: %v", sessions)
+	}
+}
+
+// A gate in another process passes on what it was shown, and the PDP holds it to
+// the same.
+func TestGateInAnotherProcess(t *testing.T) {
+	w := newWorld(t, nil)
+	addr, err := rig.FreeAddr()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := rig.Deploy(t, rig.Setup{Settings: map[string]any{
+		"listen": addr, "public_url": "https://" + addr, "tls": map[string]any{"cert": w.Dir + "/server.pem", "key": w.Dir + "/server.key", "client_certificates": true},
+		"pdp":     map[string]any{"url": w.base, "key_file": w.Dir + "/gate.key", "ca_file": w.Dir + "/ca.pem"},
+		"apis":    map[string]any{"shop": map[string]any{"openapi": w.Dir + "/shop.yaml", "url": w.shop}},
+		"issuers": []any{map[string]any{"issuer": w.issuer.URL, "audience": w.base}},
+	}})
+	d.Addr = addr
+	d.Serve(t)
+	pdp := w.base
+	w.base = "https://" + addr // where the agents go
+	key, cert := newKey(t), w.ca.workload(t, "spiffe://example.org/x")
+	bound := w.issuer.token(t, pdp, "planner", map[string]any{"cnf": map[string]string{"jkt": thumbprint(t, key)}})
+	mtls := w.issuer.token(t, pdp, "planner", map[string]any{"cnf": map[string]string{"x5t#S256": own.Thumbprint(cert.Certificate[0])}})
+	used := prove(t, key, "GET", w.base+"/api/shop/orders/1", bound)
+	for _, tt := range []struct {
+		name   string
+		show   shown
+		status int
+	}{
+		{"with its key", shown{auth: "DPoP " + bound, proof: used}, 200},
+		{"with the same proof again", shown{auth: "DPoP " + bound, proof: used}, 401},
+		{"with a proof for the PDP", shown{auth: "DPoP " + bound, proof: prove(t, key, "GET", pdp+"/api/shop/orders/1", bound)}, 401},
+		{"with its certificate", shown{auth: "Bearer " + mtls, cert: cert}, 200},
+		{"without a certificate", shown{auth: "Bearer " + mtls}, 401},
+	} {
+		if r := w.order(tt.show); r.status != tt.status || (r.status == 401) != (r.header.Get("WWW-Authenticate") != "") {
+			t.Errorf("%s: %d %s", tt.name, r.status, r.body)
+		}
+	}
+	r := w.do(shown{auth: "Bearer " + w.issuer.token(t, pdp, "planner", nil)}, "POST", "/api/shop/orders", "", "")
+	if c := r.header.Get("WWW-Authenticate"); r.status != 403 || !strings.Contains(c, `scope="orders.write"`) {
+		t.Errorf("the challenge: %d %s", r.status, c)
 	}
 }
 

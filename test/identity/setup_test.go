@@ -57,6 +57,8 @@ const agents = `  - {id: planner, groups: [clerks], owner: ops@example.com, key:
     groups: [clerks]
     credentials: [{label: workload, spiffe: "spiffe://example.org/mill"}]
   - {id: sid1, groups: [clerks]}
+peps:
+  - {id: gate, key: "GATE", relays: true}
 `
 
 const document = `openapi: 3.1.0
@@ -79,6 +81,7 @@ type world struct {
 	*rig.Deployment
 	t       *testing.T
 	base    string
+	shop    string
 	counter *rig.Counter
 	issuer  *issuer
 	ca      ca
@@ -94,8 +97,9 @@ func newWorld(t *testing.T, settings map[string]any) *world {
 		fmt.Fprint(w, "the shop did it")
 	}))
 	t.Cleanup(shop.Close)
+	w.shop = shop.URL
 	text := agents
-	for _, a := range []string{"planner", "worker", "loner", "sleeper"} {
+	for _, a := range []string{"planner", "worker", "loner", "sleeper", "gate"} {
 		key, hash := identity.NewKey()
 		w.keys[a], text = key, strings.ReplaceAll(text, strings.ToUpper(a), hash)
 	}
@@ -121,7 +125,10 @@ func newWorld(t *testing.T, settings map[string]any) *world {
 	})
 	w.Addr = addr
 	cert, key := w.ca.server(t)
-	for name, text := range map[string]string{"shop.yaml": document, "server.pem": cert, "server.key": key} {
+	for name, text := range map[string]string{
+		"shop.yaml": document, "server.pem": cert, "server.key": key, "gate.key": w.keys["gate"],
+		"ca.pem": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: w.ca.cert.Raw})),
+	} {
 		if err := w.Write(name, text); err != nil {
 			t.Fatal(err)
 		}
