@@ -173,7 +173,10 @@ func (q *remedySearch) gather(s *scratch, uses factUses, rules []int32, groups [
 		}
 	}
 	chains = append(chains, q.authentication(levels, ages)...)
-	return append(chains, q.scopes(scopes)...)
+	chains = append(chains, q.scopes(scopes)...)
+	// Facts come in the order of a [Remedy].
+	slices.SortStableFunc(chains, func(a, b chain) int { return cmp.Compare(a.facts[0].Kind, b.facts[0].Kind) })
+	return chains
 }
 
 // operand returns what a fact is tested against in this request, or nil.

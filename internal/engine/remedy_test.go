@@ -67,6 +67,14 @@ func TestRemedies(t *testing.T) {
 	approval := func(role string) Fact { return Fact{Kind: Approval, Name: role} }
 	stepUp := func(n int64) Fact { return Fact{Kind: StepUp, Level: n} }
 	fresh := func(n int64) Fact { return Fact{Kind: FreshAuth, Level: n} }
+	scope := func(name string) Fact { return Fact{Kind: Scope, Name: name} }
+	scoped := func(names ...types.Value) types.RecordMap {
+		c := auth(1, 3600)
+		a := c["auth"].(types.Record).Map()
+		a["scopes"] = types.NewSet(names...)
+		c["auth"] = types.NewRecord(a)
+		return c
+	}
 	elevation := func(g string) Fact { return Fact{Kind: Elevation, Name: group(g).String()} }
 	const permit = "permit (principal, action, resource);\n"
 	for _, tt := range []struct {
@@ -125,6 +133,16 @@ forbid (principal, action, resource) when { context.approvals.contains("a") } un
 			context: types.RecordMap{"auth": types.Long(2)}},
 		{name: "the rest of the authentication stays", policies: `permit (principal, action, resource) when { context.auth.level >= 2 && context.auth.method == "key" && context.auth.age == 3600 };`,
 			want: []Remedy{{stepUp(2)}}},
+		{name: "a scope", policies: `permit (principal, action, resource) when { context.auth.scopes.contains("write") };`, want: []Remedy{{scope("write")}}},
+		{name: "scopes, and strength", policies: permit + `forbid (principal, action, resource) unless { context.auth.level >= 2 && context.auth.scopes.containsAll(["b", "a"]) };`,
+			context: scoped(types.String("a")), want: []Remedy{{scope("b"), stepUp(2)}}},
+		{name: "a scope or an approval", policies: `permit (principal, action, resource) when { context.auth.scopes.contains("a") || context.approvals.contains("x") };`,
+			context: scoped(), want: []Remedy{{approval("x")}, {scope("a")}}},
+		{name: "a scope too many", policies: permit + `forbid (principal, action, resource) when { context.auth.scopes.contains("a") };`, context: scoped(types.String("a"))},
+		{name: "scopes that are not a set", policies: `permit (principal, action, resource) when { context.auth.scopes.contains("a") };`,
+			context: types.RecordMap{"auth": types.NewRecord(types.RecordMap{"scopes": types.Long(1)})}},
+		{name: "scopes of what is no record", policies: `permit (principal, action, resource) when { context.auth.scopes.contains("a") };`,
+			context: types.RecordMap{"auth": types.Long(1)}},
 		{name: "an elevation nobody offers", policies: `permit (principal in Group::"staff", action, resource);`},
 		{name: "an elevation", policies: `permit (principal in Group::"staff", action, resource);`,
 			elevations: []string{"staff", "oncall", "other", "bots", "staff"}, want: []Remedy{{elevation("oncall")}, {elevation("staff")}}},
