@@ -82,6 +82,16 @@ func TestBoundTokenNeedsItsKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	weakKey := jose.JSONWebKey{Key: &rsaKey.PublicKey}
+	weakThumbprint, err := KeyThumbprint(&weakKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	weak := o.token(t, jose.ES256, o.key, func(c map[string]any) { c["cnf"] = map[string]string{"jkt": weakThumbprint} })
+	hash := sha256.Sum256([]byte(weak))
+	weakProof := sign(t, jose.RS256, rsaKey, map[jose.HeaderKey]any{"typ": "dpop+jwt", "jwk": weakKey}, map[string]any{
+		"jti": "1", "htm": "POST", "htu": "https://gate.example/mcp", "iat": now.Unix(), "ath": base64.RawURLEncoding.EncodeToString(hash[:]),
+	})
 	get := dpop(token, dpopProofOf(t, key, token, now, nil), "")
 	get.Method = "GET"
 	elsewhere := dpop(token, dpopProofOf(t, key, token, now, nil), "")
@@ -110,9 +120,9 @@ func TestBoundTokenNeedsItsKey(t *testing.T) {
 		"private key in it":           dpop(token, dpopProofOf(t, key, token, now, head("jwk", jose.JSONWebKey{Key: key})), ""),
 		"no key in it":                dpop(token, dpopProofOf(t, key, token, now, head("jwk", nil)), ""),
 		"other key in it":             dpop(token, dpopProofOf(t, key, token, now, head("jwk", jose.JSONWebKey{Key: &other.PublicKey})), ""),
-		"weak key in it":              dpop(token, sign(t, jose.RS256, rsaKey, map[jose.HeaderKey]any{"typ": "dpop+jwt", "jwk": jose.JSONWebKey{Key: &rsaKey.PublicKey}}, map[string]any{}), ""),
+		"weak key":                    dpop(weak, weakProof, ""),
 		"symmetric":                   dpop(token, sign(t, jose.HS256, []byte(strings.Repeat("k", 32)), map[jose.HeaderKey]any{"typ": "dpop+jwt"}, map[string]any{}), ""),
-		"over-long":                   dpop(token, strings.Repeat("a", maxProof)+ok, ""),
+		"over-long":                   dpop(token, dpopProofOf(t, key, token, now, with("x", strings.Repeat("a", maxProof))), ""),
 		"garbage":                     dpop(token, "a.b.c", ""),
 		"agent key as a token":        {Kind: authz.CredentialDPoP, Value: "bwk_x", Proof: ok},
 	} {
