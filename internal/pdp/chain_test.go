@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cedar-policy/cedar-go/types"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/google/go-cmp/cmp"
 
@@ -281,4 +282,35 @@ func TestBarredAgents(t *testing.T) {
 func snapshotOf(r audit.Record) session.Snapshot {
 	s := r.Why.Session
 	return session.Snapshot{ID: s.ID, Agent: r.Who.Subject.ID, Started: s.Started, Calls: s.Calls, Denials: s.Denials, Labels: s.Labels}
+}
+
+// What the registry says of an agent wins over the directory, in memory or looked
+// up, and over what an enforcement point says; what it does not say stays.
+func TestRegistryWins(t *testing.T) {
+	const owned = `
+@id("owned")
+permit (principal, action == Action::"bank/send_money", resource)
+when { principal has owner && principal.owner == "registry" && principal has model && principal.model == "directory" };
+`
+	said := types.RecordMap{"owner": types.String("directory"), "model": types.String("directory")}
+	for name, d := range map[string]*directory{
+		"in memory": newDirectory(t, things(a("Agent", "first", said)), nil),
+		"looked up": newDirectory(t, nil, things(a("Agent", "first", said))),
+	} {
+		for owner, allow := range map[string]bool{"registry": true, "": false} {
+			key, hash := identity.NewKey()
+			p := newPlane(t, func(pc *pdp.Config, ic *identity.Config) {
+				registry, err := identity.NewRegistry([]identity.Agent{{ID: "first", Key: hash, Owner: owner}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				ic.Agents, pc.Entities = registry, d
+			})
+			p.version.Store(version(t, owned))
+			got, err := p.Decide(t.Context(), authz.Request{Credential: authz.Credential{Kind: authz.CredentialBearer, Value: key}, Action: "bank/send_money", Input: json.RawMessage(`{"to":"x","cents":1}`)})
+			if err != nil || got.Allow != allow {
+				t.Errorf("%s, owner %q: %+v, %v", name, owner, got, err)
+			}
+		}
+	}
 }

@@ -53,6 +53,7 @@ func (c *inquiry) observe(ctx context.Context, d authz.Decision) {
 	if c.p.Observer == nil {
 		return
 	}
+	d.Challenge = nil // it repeats the scopes of the token
 	o := Observation{Decision: d, Gate: c.req.Gate, Start: c.now, Steps: c.steps}
 	if c.op != nil {
 		o.Action, o.Effects = c.op.Action, c.op.Effects

@@ -10,7 +10,7 @@ import (
 const other = "other"
 
 func gates() []string {
-	return []string{"authzen", "ext_authz", "forward_auth", "http", gateMCP, gateStdio, "remote"}
+	return []string{"authzen", "ext_authz", "forward_auth", "http", gateMCP, gateStdio, "remote", "token"}
 }
 
 // The gates whose actions are MCP tools.
@@ -26,7 +26,7 @@ func steps() []string {
 }
 
 func kinds() []string {
-	return []string{string(authz.FactApproval), string(authz.FactLevel), string(authz.FactFresh), string(authz.FactElevation)}
+	return []string{string(authz.FactApproval), string(authz.FactLevel), string(authz.FactFresh), string(authz.FactElevation), string(authz.FactScope)}
 }
 
 func reasons() []string {
@@ -39,6 +39,7 @@ func reasons() []string {
 		authz.ReasonAgentSuspended, authz.ReasonSessionSuspended, authz.ReasonOwnerSuspended, authz.ReasonToolSuspended,
 		authz.ReasonServerSuspended, authz.ReasonGroupSuspended, authz.ReasonKilled, authz.ReasonRevocationUnknown,
 		authz.ReasonBudgetExhausted, authz.ReasonBreakerOpen, authz.ReasonBudgetDown,
+		authz.ReasonAgentRetired, authz.ReasonAgentUnknown,
 	}
 }
 

@@ -249,7 +249,7 @@ func TestObservationsHoldNoSubjectAndNoInput(t *testing.T) {
 	}{
 		{reflect.TypeFor[pdp.Observation](), []string{"Decision", "Gate", "Action", "Effects", "Start", "Steps"}},
 		{reflect.TypeFor[pdp.Step](), []string{"Name", "Took"}},
-		{reflect.TypeFor[authz.Decision](), []string{"ID", "Allow", "Observed", "Reasons", "Policies", "Obligations", "Remedies", "Scope", "Version", "Time"}},
+		{reflect.TypeFor[authz.Decision](), []string{"ID", "Allow", "Observed", "Reasons", "Policies", "Obligations", "Remedies", "Scope", "Challenge", "Version", "Time"}},
 	} {
 		var got []string
 		for f := range tt.of.Fields() {
