@@ -190,7 +190,10 @@ func (w *world) do(s shown, method, path, contentType, body string, headers ...s
 }
 
 // order reads an order of the shop, which every clerk may.
-func (w *world) order(s shown) reply { w.t.Helper(); return w.do(s, "GET", "/api/shop/orders/1", "", "") }
+func (w *world) order(s shown) reply {
+	w.t.Helper()
+	return w.do(s, "GET", "/api/shop/orders/1", "", "")
+}
 
 // exchange asks for a token.
 func (w *world) exchange(s shown, form url.Values) (string, reply) {
