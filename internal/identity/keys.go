@@ -70,15 +70,13 @@ func (s *keySet) find(ctx context.Context, kid, alg string) ([]jose.JSONWebKey, 
 	if keys := h.match(kid, alg); len(keys) > 0 {
 		return keys, nil
 	}
-	// A new key, or a made-up one.
-	if now.Sub(h.asked) >= keysEvery {
-		var err error
-		if h, err = s.refresh(ctx, h); err != nil {
-			return nil, err
-		}
-		if keys := h.match(kid, alg); len(keys) > 0 {
-			return keys, nil
-		}
+	// A new key, or a made-up one; the issuer is not asked too often for that.
+	h, err := s.refresh(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	if keys := h.match(kid, alg); len(keys) > 0 {
+		return keys, nil
 	}
 	return nil, fmt.Errorf("issuer %s has no key for this token: %w", s.issuer, ErrUnauthenticated)
 }

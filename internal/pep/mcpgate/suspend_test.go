@@ -210,7 +210,7 @@ func TestSuspendedServerFallsSilent(t *testing.T) {
 	a, follow := authority(t)
 	r := newPlainRig(t, follow)
 	session := r.begin("/mcp", alice)
-	s := r.gate.sessions.find(session, bearerCredential(alice))
+	s := r.gate.sessions.find(session)
 	if !s.links["legacy"].ready() {
 		t.Fatal("the server is not there")
 	}
