@@ -313,4 +313,23 @@ when { principal has owner && principal.owner == "registry" && principal has mod
 			}
 		}
 	}
+	// Nor is an answer found without looking anything up that the directory alone
+	// would give.
+	said["owner"] = types.String("registry")
+	d := newDirectory(t, things(a("Agent", "first", said)), things(a("Server", "bank", nil)))
+	key, hash := identity.NewKey()
+	p := newPlane(t, func(pc *pdp.Config, ic *identity.Config) {
+		registry, err := identity.NewRegistry([]identity.Agent{{ID: "first", Key: hash, Owner: "somebody else"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ic.Agents, pc.Entities = registry, d
+	})
+	p.version.Store(version(t, owned))
+	for range 2 {
+		got, err := p.Decide(t.Context(), authz.Request{Credential: authz.Credential{Kind: authz.CredentialBearer, Value: key}, Action: "bank/send_money", Input: json.RawMessage(`{"to":"x","cents":1}`)})
+		if err != nil || got.Allow {
+			t.Errorf("by a shortcut: %+v, %v", got, err)
+		}
+	}
 }
