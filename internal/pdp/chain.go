@@ -47,7 +47,7 @@ func (c *inquiry) handedOn(ctx context.Context, v *Version, view EntityView, who
 	for _, earlier := range who.Chain {
 		by := who.as(earlier)
 		m := new(memory)
-		q, named, err := v.question(by, c.visit.Snapshot, op, req, view.World(), c.now, m)
+		q, named, err := v.question(by, c.visit.Snapshot, &c.origins, op, req, view.World(), c.now, m)
 		if err == nil {
 			q.Fields = append(q.Fields, m.riskOf(c.risk.assessment.Score))
 			err = inform(ctx, q, view, named)

@@ -17,11 +17,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/bailiwick-dev/bailiwick/authz"
-	"github.com/bailiwick-dev/bailiwick/internal/audit"
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/pdp"
 	"github.com/bailiwick-dev/bailiwick/internal/pep"
-	"github.com/bailiwick-dev/bailiwick/internal/session"
 )
 
 // A mint issues tokens that a plane takes.
@@ -145,7 +143,7 @@ func TestChainMayWhatEachOfItMay(t *testing.T) {
 				for _, earlier := range ids[1:] {
 					who.Chain = append(who.Chain, identity.Subject{Agent: earlier})
 				}
-				q, err := v.Request(who, snapshotOf(rec), scored(rec.Why.Risk), op, authz.Request{Action: "bank/send_money", Server: "bank", Input: json.RawMessage(input), Gate: "test"}, nil, rec.Time)
+				q, err := v.Request(who, snapshot(rec), scored(rec.Why.Risk), pdp.OriginsOf(rec.Why.Origins), op, authz.Request{Action: "bank/send_money", Server: "bank", Input: json.RawMessage(input), Gate: "test"}, nil, rec.Time)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -276,12 +274,6 @@ func TestBarredAgents(t *testing.T) {
 			t.Errorf("%s: lists are shown", name)
 		}
 	}
-}
-
-// snapshotOf is the session as a record has it.
-func snapshotOf(r audit.Record) session.Snapshot {
-	s := r.Why.Session
-	return session.Snapshot{ID: s.ID, Agent: r.Who.Subject.ID, Started: s.Started, Calls: s.Calls, Denials: s.Denials, Labels: s.Labels}
 }
 
 // What the registry says of an agent wins over the directory, in memory or looked

@@ -60,10 +60,6 @@ func AppendDecision(b []byte, d *authz.Decision) ([]byte, error) {
 	return w.end()
 }
 
-func (w *writer) texts(name string, values []string) {
-	list(w, name, values, func(s string) { w.mustText("", s) })
-}
-
 func (w *writer) fact(f authz.Fact) {
 	w.open("")
 	w.mustText("kind", string(f.Kind))
