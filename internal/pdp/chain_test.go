@@ -20,6 +20,7 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/identity"
 	"github.com/bailiwick-dev/bailiwick/internal/pdp"
 	"github.com/bailiwick-dev/bailiwick/internal/pep"
+	"github.com/bailiwick-dev/bailiwick/internal/revoke"
 )
 
 // A mint issues tokens that a plane takes.
@@ -29,7 +30,7 @@ type mint struct {
 }
 
 // withMint is a plane that takes tokens, with policies and agents of its own.
-func withMint(t testing.TB, cedar string, agents []identity.Agent) (*plane, *mint) {
+func withMint(t testing.TB, cedar string, agents []identity.Agent, change ...func(*pdp.Config)) (*plane, *mint) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -40,6 +41,9 @@ func withMint(t testing.TB, cedar string, agents []identity.Agent) (*plane, *min
 		registry, err := identity.NewRegistry(agents)
 		if err != nil {
 			t.Fatal(err)
+		}
+		for _, c := range change {
+			c(pc)
 		}
 		ic.Agents = registry
 		ic.Issuers = []identity.Issuer{{
@@ -322,6 +326,29 @@ when { principal has owner && principal.owner == "registry" && principal has mod
 		got, err := p.Decide(t.Context(), authz.Request{Credential: authz.Credential{Kind: authz.CredentialBearer, Value: key}, Action: "bank/send_money", Input: json.RawMessage(`{"to":"x","cents":1}`)})
 		if err != nil || got.Allow {
 			t.Errorf("by a shortcut: %+v, %v", got, err)
+		}
+	}
+}
+
+// Whoever has handed a task on ends it by being suspended, as does who answers for
+// an agent of the chain, and a group of it.
+func TestSuspendingAnyOfAChainEndsIt(t *testing.T) {
+	const all = `@id("all")
+permit (principal, action == Action::"bank/send_money", resource);`
+	for _, tt := range []struct{ kind, id, code string }{
+		{revoke.KindAgent, "acting", authz.ReasonAgentSuspended}, {revoke.KindAgent, "earlier", authz.ReasonAgentSuspended},
+		{revoke.KindOwner, "o1", authz.ReasonOwnerSuspended}, {revoke.KindOwner, "o2", authz.ReasonOwnerSuspended}, {revoke.KindOwner, "alice", authz.ReasonOwnerSuspended},
+		{revoke.KindGroup, "g2", authz.ReasonGroupSuspended},
+	} {
+		a := suspensions(t)
+		p, m := withMint(t, all, []identity.Agent{{ID: "acting", Owner: "o1"}, {ID: "earlier", Owner: "o2", Groups: []string{"g2"}}}, func(c *pdp.Config) { c.Suspensions = a })
+		req := authz.Request{Credential: m.chain(t, []string{"acting", "earlier"}, nil), Action: "bank/send_money", Input: json.RawMessage(`{"to":"x","cents":1}`)}
+		if d, err := p.Decide(t.Context(), req); err != nil || !d.Allow {
+			t.Fatalf("before: %+v, %v", d, err)
+		}
+		flip(t, a, revoke.Suspend, tt.kind, tt.id)
+		if d, err := p.Decide(t.Context(), req); err != nil || d.Allow || d.Code() != tt.code {
+			t.Errorf("%s %s: %+v, %v", tt.kind, tt.id, d, err)
 		}
 	}
 }
