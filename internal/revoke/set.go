@@ -5,7 +5,7 @@
 // process, relies on what it has learnt for the term of a lease that counts from
 // the moment it asked; when it cannot renew the lease, nothing is known and
 // everything is denied. So a suspension that has been acknowledged holds
-// everywhere, whatever becomes of the network (docs/design/012-suspension.md).
+// everywhere, whatever becomes of the network (docs/design/016-suspension.md).
 package revoke
 
 import (
