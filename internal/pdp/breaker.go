@@ -9,9 +9,11 @@ import (
 )
 
 // admitted asks the breakers of the agent and the tool, and of the server. What
-// belongs to the protocol itself has none.
+// belongs to the protocol itself has none, nor has what a PEP asks about its
+// application: its users are no agents that run away, and nobody reports what
+// became of it.
 func (c *inquiry) admitted() (message string, ok bool) {
-	if c.p.Breakers == nil || c.op == nil || strings.HasPrefix(c.op.Action, "mcp:") {
+	if c.p.Breakers == nil || c.op == nil || c.op.Application != "" || strings.HasPrefix(c.op.Action, "mcp:") {
 		return "", true
 	}
 	call, stopped := c.p.Breakers.Admit(owner(c.who.Subject), c.op.Action, c.req.Server, c.now)
