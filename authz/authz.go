@@ -289,8 +289,9 @@ type Prompt struct {
 	// Credential proves the agent, or Subject names it, as far as the program may.
 	Credential Credential
 	Subject    Entity
-	// Session is the session, as the gates name it. Required.
-	Session string
+	// Session or Run names the session as in the agent's requests. Neither: the
+	// one that all requests of the agent share that name none.
+	Session, Run string
 	// Text is what the user said, at most [MaxPrompt] bytes. It is not recorded.
 	Text string
 }

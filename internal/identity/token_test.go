@@ -151,13 +151,23 @@ func public(key *ecdsa.PrivateKey, kid string) jose.JSONWebKey {
 	return jose.JSONWebKey{Key: &key.PublicKey, KeyID: kid, Algorithm: "ES256", Use: "sig"}
 }
 
+// A clock may be read while it is put forward: keys are asked for behind the
+// decisions that need them.
+type clock struct{ passed atomic.Int64 }
+
+func (c *clock) now() time.Time {
+	return time.Unix(1_790_000_000, 0).Add(time.Duration(c.passed.Load()))
+}
+
+func (c *clock) pass(d time.Duration) { c.passed.Add(int64(d)) }
+
 // A new key is found when a token names it, a withdrawn one is forgotten, and
 // nobody can make us ask more often than the bound.
 func TestKeysRotateAndAreAskedForSeldom(t *testing.T) {
 	old, new := newECKey(t), newECKey(t)
 	s := newKeyServer(t, public(old, "old"))
-	now := time.Now()
-	set := &keySet{issuer: s.URL, client: s.Client(), now: func() time.Time { return now }}
+	var at clock
+	set := &keySet{issuer: s.URL, client: s.Client(), now: at.now}
 	find := func(kid string) error {
 		keys, err := set.find(t.Context(), kid, "ES256")
 		if err == nil && len(keys) != 1 {
@@ -177,7 +187,7 @@ func TestKeysRotateAndAreAskedForSeldom(t *testing.T) {
 		t.Errorf("made-up keys made us ask %d times", n)
 	}
 	s.keys.Store(&jose.JSONWebKeySet{Keys: []jose.JSONWebKey{public(new, "new")}})
-	now = now.Add(keysEvery)
+	at.pass(keysEvery)
 	if err := find("new"); err != nil {
 		t.Errorf("the new key: %v", err)
 	}
@@ -186,16 +196,16 @@ func TestKeysRotateAndAreAskedForSeldom(t *testing.T) {
 	}
 	// While the issuer is away its keys hold for a while, and no longer.
 	s.down.Store(true)
-	now = now.Add(keysHeld - time.Second)
+	at.pass(keysHeld - time.Second)
 	if err := find("new"); err != nil {
 		t.Errorf("issuer away: %v", err)
 	}
-	now = now.Add(time.Second)
+	at.pass(time.Second)
 	if err := find("new"); err == nil || errors.Is(err, ErrUnauthenticated) {
 		t.Errorf("issuer away for too long: %v", err)
 	}
 	s.down.Store(false)
-	now = now.Add(keysEvery)
+	at.pass(keysEvery)
 	if err := find("new"); err != nil {
 		t.Errorf("issuer back: %v", err)
 	}
@@ -205,13 +215,13 @@ func TestKeysRotateAndAreAskedForSeldom(t *testing.T) {
 func TestKeysAreRefreshedBehindTheDecision(t *testing.T) {
 	key := newECKey(t)
 	s := newKeyServer(t, public(key, "k"))
-	now := time.Now()
-	set := &keySet{issuer: s.URL, client: s.Client(), now: func() time.Time { return now }}
+	var at clock
+	set := &keySet{issuer: s.URL, client: s.Client(), now: at.now}
 	for range 2 {
 		if _, err := set.find(t.Context(), "k", "ES256"); err != nil {
 			t.Fatal(err)
 		}
-		now = now.Add(keysFresh)
+		at.pass(keysFresh)
 	}
 	for deadline := time.Now().Add(5 * time.Second); s.asked.Load() < 2; {
 		if time.Now().After(deadline) {

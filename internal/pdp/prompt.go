@@ -23,7 +23,7 @@ func (p *PDP) Prompt(ctx context.Context, said authz.Prompt) error {
 }
 
 func (p *PDP) prompt(ctx context.Context, said authz.Prompt) error {
-	req := authz.Request{PEP: said.PEP, Credential: said.Credential, Session: said.Session}
+	req := authz.Request{PEP: said.PEP, Credential: said.Credential, Session: said.Session, Run: said.Run}
 	if !said.Subject.IsZero() {
 		req.Asserted = &authz.Assertion{Subject: said.Subject}
 	}
@@ -33,13 +33,12 @@ func (p *PDP) prompt(ctx context.Context, said authz.Prompt) error {
 		return err
 	case who.PEP == nil || !who.PEP.Prompts:
 		return fmt.Errorf("whoever relays a prompt must be an enforcement point with \"prompts: true\": %w", errAssertion)
-	case said.Session == "":
-		return fmt.Errorf("a prompt is for a session: %w", errAssertion)
 	case len(said.Text) > authz.MaxPrompt:
 		return fmt.Errorf("a prompt has at most %d bytes: %w", authz.MaxPrompt, errAssertion)
 	}
 	subject, now := who.entity(), p.Now()
-	visit, err := p.Sessions.Enter(ctx, said.Session, owner(subject), now)
+	id := sessionID(req, subject)
+	visit, err := p.Sessions.Enter(ctx, id, owner(subject), now)
 	if errors.Is(err, session.ErrOwner) {
 		return fmt.Errorf("%w: %w", err, errAssertion)
 	}
@@ -52,7 +51,7 @@ func (p *PDP) prompt(ctx context.Context, said authz.Prompt) error {
 		Subject authz.Entity `json:"subject"`
 		Session string       `json:"session"`
 		Bytes   int          `json:"bytes"`
-	}{who.PEP.ID, subject, said.Session, len(said.Text)})
+	}{who.PEP.ID, subject, id, len(said.Text)})
 	if err != nil {
 		return err
 	}
@@ -61,6 +60,6 @@ func (p *PDP) prompt(ctx context.Context, said authz.Prompt) error {
 	if _, err := p.Log.Append(ctx, audit.Record{Kind: audit.KindSystem, Time: now, Effect: "prompt", System: details}); err != nil {
 		return fmt.Errorf("record prompt: %w", err)
 	}
-	p.Provenance.With(said.Session, visit.Calls == 0 && visit.Denials == 0, func(x *provenance.Index) { x.LearnPrompt(said.Text) })
+	p.Provenance.With(id, visit.Calls == 0 && visit.Denials == 0, func(x *provenance.Index) { x.LearnPrompt(said.Text) })
 	return nil
 }

@@ -302,7 +302,6 @@ func TestPromptIsForItsRelay(t *testing.T) {
 		{"a gate that relays calls only", authz.Prompt{PEP: bearer("bwk_edge"), Subject: clerk, Session: "s"}},
 		{"a subject that it does not speak for", authz.Prompt{PEP: bearer("bwk_chat"), Subject: authz.Entity{Type: "user", ID: "x"}, Session: "s"}},
 		{"another agent's session", authz.Prompt{PEP: bearer("bwk_chat"), Subject: clerk, Session: "run-guest"}},
-		{"no session", authz.Prompt{PEP: bearer("bwk_chat"), Subject: clerk}},
 		{"too much", authz.Prompt{PEP: bearer("bwk_chat"), Subject: clerk, Session: "s", Text: strings.Repeat("x", authz.MaxPrompt+1)}},
 	} {
 		if err := p.Prompt(t.Context(), tt.said); !errors.Is(err, pep.ErrRefused) {

@@ -307,6 +307,8 @@ func ParsePrompt(r *ijson.Reader, text []byte) (said authz.Prompt, err error) {
 			said.Subject = f.entity(member)
 		case "session":
 			said.Session = f.text(member)
+		case "run":
+			said.Run = f.text(member)
 		case "text":
 			said.Text = f.text(member)
 		default:
@@ -314,9 +316,6 @@ func ParsePrompt(r *ijson.Reader, text []byte) (said authz.Prompt, err error) {
 		}
 		return true
 	})
-	if said.Session == "" {
-		f.complain("session is missing")
-	}
 	if len(said.Text) > authz.MaxPrompt {
 		f.complain("text is too long")
 	}
@@ -342,7 +341,8 @@ func AppendPrompt(b []byte, said *authz.Prompt) ([]byte, error) {
 		w.fail(errLocal)
 	}
 	w.entity("subject", said.Subject)
-	w.mustText("session", said.Session)
+	w.text("session", said.Session)
+	w.text("run", said.Run)
 	w.mustText("text", said.Text)
 	w.close()
 	return w.end()

@@ -181,7 +181,7 @@ func TestPromptsArrive(t *testing.T) {
 		same(t, got, said)
 	})
 	var r ijson.Reader
-	for _, bad := range []string{`[]`, `{"text":"x"}`, `{"session":"s","text":1}`, `{"session":"s","more":1}`, `{"session":"s","credential":{"kind":"local","value":"x"}}`,
+	for _, bad := range []string{`[]`, `{"session":"s","text":1}`, `{"session":"s","more":1}`, `{"session":"s","credential":{"kind":"local","value":"x"}}`,
 		`{"session":"s","text":"` + strings.Repeat("x", authz.MaxPrompt+1) + `"}`} {
 		if said, err := wire.ParsePrompt(&r, []byte(bad)); err == nil || said != (authz.Prompt{}) {
 			t.Errorf("%.60s: %v", bad, err)

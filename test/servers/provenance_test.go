@@ -80,7 +80,7 @@ func deployOffice(t *testing.T, o *office, more rig.Setup) (d *rig.Deployment, r
 // say relays what the user says.
 func say(t *testing.T, addr, key, run, text string) (status int) {
 	t.Helper()
-	body, err := json.Marshal(map[string]any{"subject": map[string]string{"type": "Agent", "id": rig.Agent}, "session": run, "text": text})
+	body, err := json.Marshal(map[string]any{"subject": map[string]string{"type": "Agent", "id": rig.Agent}, "run": run, "text": text})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,14 +116,15 @@ func TestOutsidersChooseNoPayee(t *testing.T) {
 	d, key := deployOffice(t, o, rig.Setup{Race: true})
 	node := d.Serve(t)
 	c := rig.NewRaw(rig.Endpoint{URL: d.Endpoint("office"), Token: d.Key}, 10*time.Second)
-	read := func() rig.Reply {
+	const run = "chat-7"
+	c.Run = run
+	read := func() {
 		r, err := c.Call(t.Context(), "read_mail", `{}`)
-		if err != nil || !r.Done() || r.Run == "" {
+		if err != nil || !r.Done() {
 			t.Fatalf("%v %+v", err, r)
 		}
-		return r
 	}
-	run := read().Run
+	read()
 	if status := say(t, d.Addr, key, run, "Please pay GB29 NWBK 6016 1331 9268 19."); status != http.StatusNoContent {
 		t.Fatalf("the prompt was answered with %d", status)
 	}
@@ -187,7 +188,7 @@ func TestRemoteGateTellsWhatTheAgentSees(t *testing.T) {
 	if err != nil || !r.Done() {
 		t.Fatalf("%v %s", err, r.Body)
 	}
-	if status := say(t, d.Addr, key, r.Run, "Please pay GB29NWBK60161331926819."); status != http.StatusNoContent {
+	if status := say(t, d.Addr, key, "", "Please pay GB29NWBK60161331926819."); status != http.StatusNoContent {
 		t.Fatalf("the prompt was answered with %d", status)
 	}
 	for to, reason := range map[string]string{"GB29NWBK60161331926819": "", "DE89370400440532013000": "", "US133000000121212121212": "forbidden"} {

@@ -81,6 +81,9 @@ func (a *api) forward(w http.ResponseWriter, r *http.Request, x *exchange) {
 	// A client that does not read its answer is cut with the call.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(a.gate.limits.Call))
 	w.Header().Set(decisionHeader, x.release.Decision.ID)
+	// Unless the upstream says what its answer is, nobody does: net/http would
+	// guess it of a body that comes soon enough.
+	w.Header()["Content-Type"] = nil
 	defer x.settle()
 	a.proxy.ServeHTTP(w, r.WithContext(ctx))
 }

@@ -17,8 +17,9 @@ import (
 	"github.com/bailiwick-dev/bailiwick/internal/pep"
 )
 
-// headerRun tells a client by what name decisions know its run: whoever relays
-// the user's words has to name it.
+// headerRun tells a client of the old era by what name decisions know its
+// session: whoever relays the user's words has to name it. A modern client names
+// its run itself, or has one for all.
 const headerRun = "Bailiwick-Session"
 
 // path is where the merged endpoint is; one server's is below it.

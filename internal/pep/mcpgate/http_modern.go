@@ -38,7 +38,6 @@ func (g *Gate) postModern(p *posted) {
 		writeAnswer(p.w, f.answer(p.msg, mcp.Modern, false))
 		return
 	}
-	p.w.Header().Set(headerRun, c.run)
 	// Closing the stream is how a client cancels.
 	ctx, cancel := g.within(p.r.Context())
 	st := newStream("")

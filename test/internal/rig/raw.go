@@ -18,12 +18,14 @@ import (
 type Raw struct {
 	Endpoint
 	HTTP *http.Client
+	// Run is what the client calls its run. Empty: it has no name.
+	Run string
 }
 
 // NewRaw returns a Raw with connections of its own. No answer is waited for
 // longer than patience.
 func NewRaw(e Endpoint, patience time.Duration) *Raw {
-	return &Raw{e, &http.Client{
+	return &Raw{Endpoint: e, HTTP: &http.Client{
 		Transport: &http.Transport{MaxIdleConnsPerHost: 64},
 		Timeout:   patience,
 	}}
@@ -43,8 +45,6 @@ type Reply struct {
 	}
 	// Body is everything that came.
 	Body []byte
-	// Run is the name by which decisions know the run.
-	Run string
 }
 
 // Reason is the code of the denial in a reply; empty if it is none.
@@ -74,9 +74,16 @@ func (r Reply) Done() bool {
 // Meta is what the params of every request hold in the modern era.
 const Meta = `"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"raw","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}`
 
+func (r *Raw) meta() string {
+	if r.Run == "" {
+		return Meta
+	}
+	return strings.Replace(Meta, "{", fmt.Sprintf(`{"dev.bailiwick/session":%q,`, r.Run), 1)
+}
+
 // Call calls a tool with arguments that are a JSON object.
 func (r *Raw) Call(ctx context.Context, tool, args string) (Reply, error) {
-	body := fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":%q,"arguments":%s,%s}}`, tool, args, Meta)
+	body := fmt.Sprintf(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":%q,"arguments":%s,%s}}`, tool, args, r.meta())
 	return r.Post(ctx, "tools/call", tool, strings.NewReader(body))
 }
 
@@ -109,7 +116,7 @@ func (r *Raw) Do(req *http.Request) (Reply, error) {
 	}
 	body, err := io.ReadAll(res.Body)
 	err = errors.Join(err, res.Body.Close())
-	reply := Reply{Status: res.StatusCode, Body: body, Run: res.Header.Get("Bailiwick-Session")}
+	reply := Reply{Status: res.StatusCode, Body: body}
 	text := body
 	if strings.HasPrefix(res.Header.Get("Content-Type"), "text/event-stream") {
 		text = lastEvent(body)
