@@ -318,8 +318,8 @@ func (n *Node) keep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-habits.C:
-			if err := n.state.SaveHabits(ctx, n.risk.Changed()); err != nil && ctx.Err() == nil {
-				n.logger.Error("habits not saved; what was learnt since is lost if the node stops now", "error", err)
+			if err := n.saveHabits(ctx); err != nil && ctx.Err() == nil {
+				n.logger.Error("habits not saved; they are lost if the node ends before they are", "error", err)
 			}
 		case <-tick.C:
 			if err := n.sessions.Save(ctx); err != nil && ctx.Err() == nil {
@@ -336,6 +336,10 @@ func (n *Node) keep(ctx context.Context) {
 			}
 		}
 	}
+}
+
+func (n *Node) saveHabits(ctx context.Context) error {
+	return n.risk.Save(func(habits map[string][]byte) error { return n.state.SaveHabits(ctx, habits) })
 }
 
 // Wait returns when ctx ends, or when the HTTP server has failed.
@@ -395,7 +399,7 @@ func (n *Node) Close(ctx context.Context) error {
 	}
 	if n.log != nil {
 		if n.sessions != nil {
-			errs = append(errs, n.sessions.Save(ctx), n.state.SaveHabits(ctx, n.risk.Changed()))
+			errs = append(errs, n.sessions.Save(ctx), n.saveHabits(ctx))
 		}
 		if n.budgets != nil {
 			errs = append(errs, n.budgets.Save(ctx, time.Now()))

@@ -126,10 +126,15 @@ func NewOrigins(op *catalog.Operation, input json.RawMessage, args map[string]pr
 
 // isGiven reports whether there is anything at a path.
 func isGiven(args map[string]any, path string) bool {
-	if whole, ok := args[path]; ok { // a name with dots in it, or without
-		return provenance.Says(whole)
+	return slices.ContainsFunc(valuesOf(args, path), provenance.Says)
+}
+
+// valuesOf is what an argument is: the path may be a name with dots in it.
+func valuesOf(args map[string]any, path string) []any {
+	if whole, ok := args[path]; ok {
+		return []any{whole}
 	}
-	return slices.ContainsFunc(valuesAt(nil, args, strings.Split(path, ".")), provenance.Says)
+	return valuesAt(nil, args, strings.Split(path, "."))
 }
 
 // valuesAt appends what is at a path, lists looked through.
@@ -173,12 +178,8 @@ func (c *inquiry) traced(op *catalog.Operation) {
 	c.book(func(x *provenance.Index) {
 		for _, path := range op.Authority {
 			o := provenance.None
-			if whole, ok := args[path]; ok {
-				o = x.Of(whole)
-			} else {
-				for _, v := range valuesAt(nil, args, strings.Split(path, ".")) {
-					o = provenance.Worse(o, x.Of(v))
-				}
+			for _, v := range valuesOf(args, path) {
+				o = provenance.Worse(o, x.Of(v))
 			}
 			if o == provenance.None {
 				continue

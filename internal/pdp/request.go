@@ -42,7 +42,6 @@ type memory struct {
 	reasons                []string
 	authority, content     [6]engine.Field
 	named                  [4]types.EntityUID
-	input                  types.Value // nil: there are no arguments
 }
 
 // question types a request in m: who, what, on what, and in what circumstances.
@@ -50,13 +49,12 @@ type memory struct {
 func (v *Version) question(who Caller, s session.Snapshot, from *Origins, op *catalog.Operation, req authz.Request, w *engine.World, now time.Time, m *memory) (*engine.Request, []types.EntityUID, error) {
 	q := &m.request
 	*q = engine.Request{Action: op.UID(), Fields: m.context[:0], World: w}
-	m.input = nil
 	named := m.named[:0]
 	var err error
 	if op.Application != "" {
 		named, err = v.ofApplication(q, named, op, req)
 	} else {
-		err = v.ofCatalog(q, m, op, req)
+		err = v.ofCatalog(q, op, req)
 	}
 	if err == nil {
 		q.Principal, err = v.principal(who)
@@ -94,7 +92,7 @@ func (v *Version) fill(q *engine.Request, who Caller, req authz.Request) error {
 }
 
 // ofCatalog types the arguments of a tool or method, and finds what it touches.
-func (v *Version) ofCatalog(q *engine.Request, m *memory, op *catalog.Operation, req authz.Request) error {
+func (v *Version) ofCatalog(q *engine.Request, op *catalog.Operation, req authz.Request) error {
 	input, entities, err := op.Input(req.Server, req.Input)
 	if err != nil {
 		return err
@@ -104,7 +102,6 @@ func (v *Version) ofCatalog(q *engine.Request, m *memory, op *catalog.Operation,
 		return err
 	}
 	q.Resource = resource
-	m.input = input
 	q.Fields = append(q.Fields, engine.Boxed("input", input))
 	add(q, ancestors)
 	for uid, e := range entities { // they are the input itself: nobody else knows them

@@ -1,10 +1,8 @@
 package pdp
 
 import (
+	"fmt"
 	"slices"
-	"strings"
-
-	"github.com/cedar-policy/cedar-go/types"
 
 	"github.com/bailiwick-dev/bailiwick/internal/audit"
 	"github.com/bailiwick-dev/bailiwick/internal/catalog"
@@ -32,7 +30,7 @@ func (c *inquiry) appraise(v *Version, q *engine.Request) {
 		if a.card = v.Scorecard; a.card == nil {
 			a.card = defaultScorecard
 		}
-		a.destinations = appendDestinations(a.destinations[:0], c.op, c.memory.input)
+		a.destinations = appendDestinations(a.destinations[:0], c.op, c.origins.args)
 		a.event = risk.Event{
 			Session: c.session, Operation: c.op.Action, Unix: c.now.Unix(), Stakes: stakes(c.op.Effects),
 			Untrusted: slices.Contains(c.visit.Labels, catalog.LabelUntrusted), Destinations: a.destinations,
@@ -76,21 +74,17 @@ func stakes(effects []string) int64 {
 }
 
 // appendDestinations appends the values of the arguments that carry authority,
-// with their names.
-func appendDestinations(to []string, op *catalog.Operation, input types.Value) []string {
+// with their names, each element of a list by itself.
+func appendDestinations(to []string, op *catalog.Operation, args map[string]any) []string {
 	for _, path := range op.Authority {
-		v, ok := input, true
-		for _, name := range strings.Split(path, ".") {
-			var r types.Record
-			if r, ok = v.(types.Record); ok {
-				v, ok = r.Get(types.String(name))
+		for _, v := range valuesOf(args, path) {
+			if list, ok := v.([]any); ok {
+				for _, e := range list {
+					to = append(to, path+"="+fmt.Sprint(e))
+				}
+			} else {
+				to = append(to, path+"="+fmt.Sprint(v))
 			}
-			if !ok {
-				break
-			}
-		}
-		if ok {
-			to = append(to, path+"="+v.String())
 		}
 	}
 	return to

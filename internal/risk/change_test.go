@@ -94,7 +94,7 @@ func TestChangeIsFound(t *testing.T) {
 			}
 			l.now = (l.now/86400 + 1) * 86400
 		}
-		stored := l.tr.Changed()["bot"]
+		stored := saved(t, l.tr)["bot"]
 		for kind, other := range map[string]*habitat{"other operations": newHabitat(r, "new"), "another order": reordered(r, h)} {
 			changed := &life{tr: New(), now: l.now, runs: 1_000_000}
 			if err := changed.tr.Restore("bot", stored); err != nil {

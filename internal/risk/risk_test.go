@@ -1,6 +1,7 @@
 package risk
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -357,12 +358,25 @@ func TestHabitsChangeSlowly(t *testing.T) {
 	}
 }
 
+// saved is what a tracker saves.
+func saved(t *testing.T, tr *Tracker) (habits map[string][]byte) {
+	t.Helper()
+	if err := tr.Save(func(h map[string][]byte) error { habits = h; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return habits
+}
+
 func TestHabitsAreStored(t *testing.T) {
 	t.Parallel()
 	card := DefaultScorecard()
 	tr, now := agent(t, 2)
-	stored := tr.Changed()
-	if len(stored) != 1 || len(tr.Changed()) != 0 {
+	full := errors.New("the disk is full")
+	if err := tr.Save(func(map[string][]byte) error { return full }); !errors.Is(err, full) {
+		t.Fatal(err)
+	}
+	stored := saved(t, tr) // all the same
+	if len(stored) != 1 || len(saved(t, tr)) != 0 {
 		t.Fatalf("%d habits changed", len(stored))
 	}
 	back := New()
@@ -373,7 +387,7 @@ func TestHabitsAreStored(t *testing.T) {
 	if a, b := tr.Assess("bot", &e, card), back.Assess("bot", &e, card); a.Score != b.Score {
 		t.Errorf("%+v after a restart, %+v before", b.Score, a.Score)
 	}
-	if len(back.Changed()) != 1 {
+	if len(saved(t, back)) != 1 {
 		t.Error("what was assessed is not to be stored")
 	}
 	for name, bad := range map[string][]byte{

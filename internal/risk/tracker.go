@@ -3,6 +3,7 @@ package risk
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"sync"
 )
 
@@ -89,9 +90,9 @@ func (t *Tracker) Len() int {
 	return len(t.agents)
 }
 
-// Changed returns the habits that have changed since it was last called, by
-// agent, to be stored.
-func (t *Tracker) Changed() map[string][]byte {
+// Save hands store the habits that have changed since the last Save, by agent.
+// What store fails to keep is handed to it again.
+func (t *Tracker) Save(store func(habits map[string][]byte) error) error {
 	t.mu.Lock()
 	dirty := t.dirty
 	t.dirty = map[string]*habit{}
@@ -100,7 +101,16 @@ func (t *Tracker) Changed() map[string][]byte {
 	for agent, h := range dirty {
 		stored[agent] = h.append([]byte{stateVersion})
 	}
-	return stored
+	if len(stored) == 0 {
+		return nil
+	}
+	if err := store(stored); err != nil {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		maps.Copy(t.dirty, dirty) // the habits are shared, so nothing newer is lost
+		return err
+	}
+	return nil
 }
 
 // stateVersion is of the form of a stored habit.

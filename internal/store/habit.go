@@ -38,9 +38,6 @@ func (s *State) Habits(ctx context.Context, each func(agent string, state []byte
 
 // SaveHabits saves habits, by agent.
 func (s *State) SaveHabits(ctx context.Context, habits map[string][]byte) error {
-	if len(habits) == 0 {
-		return nil
-	}
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("save habits: %w", err)
